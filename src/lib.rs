@@ -1,0 +1,6 @@
+//! Connection management for programs that hold a great many connections.
+#![deny(unsafe_code)]
+#![deny(missing_docs)]
+
+mod words;
+mod sys;
