@@ -1,1 +1,231 @@
 //! What a server can be told: options with their defaults, units and allowed ranges.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::Error;
+use super::id::REACTORS_MAX;
+
+/// Bounds on what one server, one connection and one turn may use. Every one is finite.
+///
+/// Set through [`Builder::limits`](crate::Builder::limits); checked when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Connections open at once, over all reactors. Further ones wait in the system's accept queue.
+    /// Default: the soft limit of open files less a reserve of 64, at least 64; 65,536 where the
+    /// platform has no such limit. Range: 1 to 2³¹.
+    pub connections_max: usize,
+    /// The system's queue of connections that wait to be accepted, per listening socket; the system
+    /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
+    pub backlog: u32,
+    /// Connections accepted per listener and turn before others get their turn. Default: 64.
+    /// Range: 1 to 65,536.
+    pub accepts_per_turn: usize,
+    /// Readiness events taken from the system at once. Default: 1,024. Range: 1 to 65,536.
+    pub events_per_turn: usize,
+    /// The size of a read buffer, which is also the most that is read from one connection before
+    /// its handler runs and the others get their turn. Default: 65,536. Range: 512 to 16 MiB.
+    pub read_chunk_bytes: usize,
+    /// Read buffers that each reactor's pool keeps when they are not in use. Default: 64.
+    /// Range: 0 to 65,536.
+    pub pool_retained_max: usize,
+    /// Queued output of a connection at which its input is no longer read. Default: 262,144.
+    /// Range: 1 to `send_max_bytes`.
+    pub send_high_bytes: usize,
+    /// Queued output at which reading goes on. Default: 131,072. Range: 0 to `send_high_bytes`.
+    pub send_low_bytes: usize,
+    /// The most output that may be queued for one connection, sends from other threads included.
+    /// Beyond it a handler's send ends the connection and a handle's `try_send` says no.
+    /// Default: 16 MiB. Range: 1 to 2⁴⁰.
+    pub send_max_bytes: usize,
+    /// How long output may wait without a single byte of progress before the connection is reset.
+    /// Default: 10 s. Range: 1 ms to 1 day.
+    pub write_stall: Duration,
+    /// How long a closed connection waits for the peer to finish too, so that the last output is
+    /// not destroyed by a reset. Default: 2 s. Range: 1 ms to 1 day.
+    pub linger: Duration,
+    /// How many bytes of input are read and thrown away while lingering. Default: 1 MiB.
+    /// Range: 0 to 2⁴⁰.
+    pub linger_bytes: usize,
+    /// How long accepting pauses when the system is out of descriptors or buffers; it goes on
+    /// earlier when a connection closes. Default: 50 ms. Range: 1 ms to 10 s.
+    pub accept_retry: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MS: Duration = Duration::from_millis(1);
+/// The largest byte count a setting takes: 2⁴⁰ where `usize` holds it.
+const BYTES_MAX: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
+
+impl Limits {
+    /// The defaults, for a process that may open `descriptors` files.
+    pub(crate) fn for_descriptors(descriptors: Option<u64>) -> Self {
+        let connections_max = match descriptors {
+            Some(limit) => {
+                usize::try_from(limit).unwrap_or(1 << 31).saturating_sub(64).clamp(64, 1 << 31)
+            }
+            None => 65_536,
+        };
+        Limits {
+            connections_max,
+            backlog: 4_096,
+            accepts_per_turn: 64,
+            events_per_turn: 1_024,
+            read_chunk_bytes: 64 << 10,
+            pool_retained_max: 64,
+            send_high_bytes: 256 << 10,
+            send_low_bytes: 128 << 10,
+            send_max_bytes: 16 << 20,
+            write_stall: Duration::from_secs(10),
+            linger: Duration::from_secs(2),
+            linger_bytes: 1 << 20,
+            accept_retry: Duration::from_millis(50),
+        }
+    }
+
+    /// Refuses what is outside of its range.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check("connections_max", self.connections_max, 1..=1 << 31)?;
+        check("backlog", self.backlog, 1..=65_535)?;
+        check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
+        check("events_per_turn", self.events_per_turn, 1..=65_536)?;
+        check("read_chunk_bytes", self.read_chunk_bytes, 512..=16 << 20)?;
+        check("pool_retained_max", self.pool_retained_max, 0..=65_536)?;
+        check("send_max_bytes", self.send_max_bytes, 1..=BYTES_MAX)?;
+        check("send_high_bytes", self.send_high_bytes, 1..=self.send_max_bytes)?;
+        check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
+        check_time("write_stall", self.write_stall, MS..=DAY)?;
+        check_time("linger", self.linger, MS..=DAY)?;
+        check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
+        check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
+    }
+}
+
+/// Which thread runs a handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scheduling {
+    /// The thread that holds the reactor runs it, having laid the reactor down; if the handler is
+    /// slow, another thread picks the reactor up. Nearly as cheap as `Inline`, and no handler can
+    /// delay the others for longer than about a millisecond.
+    #[default]
+    TakeOver,
+    /// A pool thread runs it: the classic reactor with a worker pool. It costs a hand-over between
+    /// threads for each message; here so that the difference can be measured.
+    HandOff,
+    /// The reactor's thread runs it and nobody takes over: a slow handler delays every connection
+    /// of its reactor. For handlers that never block, or to be measured against.
+    Inline,
+}
+
+/// Which reactor an accepted connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// Every reactor listens on a socket of its own (`SO_REUSEPORT`) and the system spreads the
+    /// connections. No hand-over between threads, but the spread is blind: it is even only for
+    /// many connections. Linux only: elsewhere starting answers `ErrorKind::Unsupported`, since
+    /// other systems hand all connections to one of the sockets.
+    ReusePort,
+    /// One reactor accepts and gives each connection to the reactor with the fewest. Even to within
+    /// one connection; costs a message between threads for those that go elsewhere.
+    LeastLoaded,
+}
+
+/// How many threads a server uses, and what they are called.
+#[derive(Clone, Debug)]
+pub(crate) struct Threads {
+    pub(crate) reactors: usize,
+    pub(crate) workers: usize,
+    pub(crate) workers_max: usize,
+    pub(crate) name: String,
+    pub(crate) scheduling: Scheduling,
+}
+
+impl Threads {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check("reactors", self.reactors, 1..=REACTORS_MAX)?;
+        check("workers_max", self.workers_max, 0..=65_536)?;
+        check("workers", self.workers, 0..=self.workers_max)?;
+        let printable = self.name.chars().all(|c| c.is_ascii_graphic());
+        if self.name.is_empty() || self.name.len() > 32 || !printable {
+            return Err(Error::config(
+                "name",
+                format!("{:?}", self.name),
+                "1 to 32 printable ASCII characters",
+            ));
+        }
+        if self.scheduling == Scheduling::HandOff && self.workers_max == 0 {
+            return Err(Error::config("workers_max", 0, "at least 1 with Scheduling::HandOff"));
+        }
+        Ok(())
+    }
+}
+
+fn check<T: PartialOrd + fmt::Display>(
+    field: &'static str,
+    value: T,
+    allowed: RangeInclusive<T>,
+) -> Result<(), Error> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, value, format!("{} to {}", allowed.start(), allowed.end())))
+}
+
+fn check_time(
+    field: &'static str,
+    value: Duration,
+    allowed: RangeInclusive<Duration>,
+) -> Result<(), Error> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(
+        field,
+        format!("{value:?}"),
+        format!("{:?} to {:?}", allowed.start(), allowed.end()),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Limits)) -> String {
+        let mut limits = Limits::for_descriptors(Some(20_000));
+        assert!(limits.check().is_ok());
+        change(&mut limits);
+        limits.check().expect_err("out of range").to_string()
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_named_with_its_range() {
+        assert_eq!(
+            refused(|l| l.connections_max = 0),
+            "`connections_max` is 0, but must be 1 to 2147483648"
+        );
+        assert!(refused(|l| l.backlog = 0).contains("`backlog`"));
+        assert!(refused(|l| l.accepts_per_turn = 0).contains("`accepts_per_turn`"));
+        assert!(refused(|l| l.events_per_turn = 0).contains("`events_per_turn`"));
+        assert!(refused(|l| l.read_chunk_bytes = 511).contains("512 to 16777216"));
+        assert!(refused(|l| l.pool_retained_max = 65_537).contains("`pool_retained_max`"));
+        assert!(refused(|l| l.send_max_bytes = 0).contains("`send_max_bytes`"));
+        assert!(refused(|l| l.send_high_bytes = usize::MAX).contains("`send_high_bytes`"));
+        assert!(refused(|l| l.send_low_bytes = usize::MAX).contains("`send_low_bytes`"));
+        assert!(refused(|l| l.write_stall = Duration::ZERO).contains("1ms to 86400s"));
+        assert!(refused(|l| l.linger = Duration::MAX).contains("`linger`"));
+        assert!(refused(|l| l.linger_bytes = usize::MAX).contains("`linger_bytes`"));
+        assert!(refused(|l| l.accept_retry = Duration::ZERO).contains("`accept_retry`"));
+    }
+
+    #[test]
+    fn the_connection_limit_follows_the_descriptor_limit() {
+        assert_eq!(Limits::for_descriptors(Some(20_000)).connections_max, 19_936);
+        assert_eq!(Limits::for_descriptors(Some(10)).connections_max, 64);
+        assert_eq!(Limits::for_descriptors(Some(u64::MAX)).connections_max, 1 << 31);
+        assert_eq!(Limits::for_descriptors(None).connections_max, 65_536);
+    }
+}

@@ -1,1 +1,240 @@
 //! Why a connection ended: whose doing it was, in which phase, and what was lost.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::error::BoxError;
+
+/// Why a connection ended. The hook, the metrics and the report of a server all say the same.
+#[derive(Clone, Debug)]
+pub struct CloseReason {
+    cause: Cause,
+    phase: Phase,
+    unsent_bytes: usize,
+}
+
+/// What ended a connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The peer finished, all of its input was handled and all output was handed to the system.
+    PeerFinished,
+    /// The peer reset the connection.
+    PeerReset,
+    /// The peer finished in the middle of a frame.
+    Truncated,
+    /// The protocol asked for it: `close`, or `finish` and then the peer finished too.
+    Closed,
+    /// The protocol or another thread asked for an abort.
+    Aborted,
+    /// A callback answered with this error.
+    HandlerFailed(Arc<dyn StdError + Send + Sync>),
+    /// A callback, a codec or the drop of a handler panicked.
+    HandlerPanicked,
+    /// The codec could not make sense of the input, or could not encode a message.
+    CodecFailed(Arc<dyn StdError + Send + Sync>),
+    /// Output waited for `write_stall` without a single byte of progress.
+    WriteStalled,
+    /// Output of one connection exceeded `send_max_bytes`.
+    Overflow,
+    /// The server was stopped, or its drain deadline passed.
+    ServerStopped,
+    /// The server drained and this connection had nothing left to do.
+    Drained,
+    /// The system reported this error.
+    Io(io::ErrorKind, Option<i32>),
+}
+
+/// Whose doing the end of a connection was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Blame {
+    /// The other end.
+    Peer,
+    /// The protocol that runs on this server.
+    App,
+    /// A limit of this server.
+    Limit,
+    /// The operator of this server.
+    Operator,
+    /// The operating system or the network.
+    System,
+}
+
+/// How far a connection had come when it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// `on_open` had not returned.
+    Opening,
+    /// In use.
+    Open,
+    /// Our side had finished, or was about to.
+    Closing,
+}
+
+impl CloseReason {
+    pub(crate) fn new(cause: Cause, phase: Phase, unsent_bytes: usize) -> Self {
+        CloseReason { cause, phase, unsent_bytes }
+    }
+
+    /// What ended the connection.
+    #[must_use]
+    pub fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
+    /// How far the connection had come.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Bytes that were sent by the protocol but never handed to the system.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.unsent_bytes
+    }
+
+    /// Whose doing it was.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        self.cause.blame()
+    }
+
+    /// The system's error number, if the system is to blame.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        if let Cause::Io(_, errno) = self.cause { errno } else { None }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.cause)?;
+        if self.unsent_bytes > 0 {
+            write!(f, " ({} bytes unsent)", self.unsent_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Cause {
+    /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
+    pub(crate) const LABELS: [&'static str; 13] = [
+        "peer_finished",
+        "peer_reset",
+        "truncated",
+        "closed",
+        "aborted",
+        "handler_failed",
+        "handler_panicked",
+        "codec_failed",
+        "write_stalled",
+        "overflow",
+        "server_stopped",
+        "drained",
+        "io",
+    ];
+
+    /// The cause's place in [`Cause::LABELS`].
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Cause::PeerFinished => 0,
+            Cause::PeerReset => 1,
+            Cause::Truncated => 2,
+            Cause::Closed => 3,
+            Cause::Aborted => 4,
+            Cause::HandlerFailed(_) => 5,
+            Cause::HandlerPanicked => 6,
+            Cause::CodecFailed(_) => 7,
+            Cause::WriteStalled => 8,
+            Cause::Overflow => 9,
+            Cause::ServerStopped => 10,
+            Cause::Drained => 11,
+            Cause::Io(..) => 12,
+        }
+    }
+
+    /// The name of this cause in metrics: lower case, words joined by `_`.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        Self::LABELS[self.index()]
+    }
+
+    /// Whose doing it was.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Cause::PeerFinished | Cause::PeerReset | Cause::Truncated => Blame::Peer,
+            Cause::Closed
+            | Cause::Aborted
+            | Cause::HandlerFailed(_)
+            | Cause::HandlerPanicked
+            | Cause::CodecFailed(_) => Blame::App,
+            Cause::WriteStalled | Cause::Overflow => Blame::Limit,
+            Cause::ServerStopped | Cause::Drained => Blame::Operator,
+            Cause::Io(..) => Blame::System,
+        }
+    }
+
+    /// What an error of the system says about a connection.
+    pub(crate) fn of_io(error: &io::Error) -> Self {
+        let kind = error.kind();
+        if matches!(
+            kind,
+            io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+        ) {
+            return Cause::PeerReset;
+        }
+        Cause::Io(kind, error.raw_os_error())
+    }
+
+    pub(crate) fn handler_failed(error: BoxError) -> Self {
+        Cause::HandlerFailed(Arc::from(error))
+    }
+
+    pub(crate) fn codec_failed(error: BoxError) -> Self {
+        Cause::CodecFailed(Arc::from(error))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::PeerFinished => write!(f, "the peer finished"),
+            Cause::PeerReset => write!(f, "the peer reset the connection"),
+            Cause::Truncated => write!(f, "the peer finished in the middle of a frame"),
+            Cause::Closed => write!(f, "closed by the protocol"),
+            Cause::Aborted => write!(f, "aborted"),
+            Cause::HandlerFailed(error) => write!(f, "the handler failed: {error}"),
+            Cause::HandlerPanicked => write!(f, "the handler panicked"),
+            Cause::CodecFailed(error) => write!(f, "the codec failed: {error}"),
+            Cause::WriteStalled => write!(f, "the peer took no output for too long"),
+            Cause::Overflow => write!(f, "too much output was queued"),
+            Cause::ServerStopped => write!(f, "the server was stopped"),
+            Cause::Drained => write!(f, "the server drained"),
+            Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),
+            Cause::Io(kind, None) => write!(f, "{kind}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reset_is_the_peers_doing_and_an_unknown_error_the_systems() {
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(Cause::of_io(&reset).label(), "peer_reset");
+        let other = io::Error::from_raw_os_error(5);
+        let reason = CloseReason::new(Cause::of_io(&other), Phase::Open, 7);
+        assert_eq!((reason.blame(), reason.errno()), (Blame::System, Some(5)));
+        assert!(reason.to_string().ends_with("(7 bytes unsent)"));
+    }
+}

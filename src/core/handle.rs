@@ -1,0 +1,333 @@
+//! `Handle`: one connection as other threads see it, and the gate behind it that counts and closes.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::size_of;
+
+use bytes::Bytes;
+
+use crate::words::id::ConnId;
+use crate::words::sync::Arc;
+use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// What each queued message costs beside its bytes, so that empty ones are bounded too.
+pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
+
+/// What other threads ask of a reactor for one of its connections.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Encode and send this; `cost` was counted at the gate.
+    Send { id: ConnId, parcel: Parcel, cost: usize },
+    /// Flush, finish, linger.
+    Close(ConnId),
+    /// Reset.
+    Abort(ConnId),
+}
+
+/// Where commands go: the mailbox of the connection's reactor.
+pub(crate) trait Post: Send + Sync {
+    /// Takes the command and wakes the reactor if it sleeps.
+    fn command(&self, command: Command);
+}
+
+/// Where a [`Post`] for handles comes from; asked only when a connection's first handle is made.
+pub(crate) trait Office {
+    /// The mailbox of the reactor at hand.
+    fn post(&self) -> Arc<dyn Post>;
+}
+
+/// A message on its way to its codec, its type forgotten.
+pub(crate) enum Parcel {
+    Bytes(Bytes),
+    Other(Box<dyn Any + Send>),
+}
+
+impl Parcel {
+    /// Packs a message; one of `Bytes` without a new allocation.
+    fn pack<M: Send + 'static>(message: M) -> Parcel {
+        let mut message = Some(message);
+        let as_bytes = (&mut message as &mut dyn Any).downcast_mut::<Option<Bytes>>();
+        if let Some(bytes) = as_bytes.and_then(Option::take) {
+            return Parcel::Bytes(bytes);
+        }
+        Parcel::Other(Box::new(message))
+    }
+
+    /// The message again; `None` if it was packed as another type.
+    pub(crate) fn unpack<M: 'static>(self) -> Option<M> {
+        match self {
+            Parcel::Bytes(bytes) => {
+                let mut bytes = Some(bytes);
+                let message = (&mut bytes as &mut dyn Any).downcast_mut::<Option<M>>();
+                message.and_then(Option::take)
+            }
+            Parcel::Other(any) => any.downcast::<Option<M>>().ok().and_then(|message| *message),
+        }
+    }
+}
+
+/// What a message weighs: its bytes where they are known, else the size of its type.
+fn weight<M: 'static>(message: &M) -> usize {
+    let bytes = (message as &dyn Any).downcast_ref::<Bytes>();
+    bytes.map_or(size_of::<M>(), Bytes::len)
+}
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Parcel::Bytes(bytes) => write!(f, "Parcel({} bytes)", bytes.len()),
+            Parcel::Other(_) => f.write_str("Parcel"),
+        }
+    }
+}
+
+/// What all handles of a connection share with its record: whether it is open and what it queues.
+///
+/// Made when the first handle is asked for; a connection without handles has none.
+pub(crate) struct Gate {
+    id: ConnId,
+    /// Store (Release) by the reactor when the connection ends, load (Acquire) by senders. A
+    /// message that slips through just before is dropped by the reactor: its id is stale then.
+    open: AtomicBool,
+    /// Cost of messages sent through handles and not yet encoded. A counter and nothing more: it
+    /// orders no other memory, hence Relaxed everywhere.
+    posted: AtomicUsize,
+    /// Bytes in the connection's own send queue, as the reactor last saw it. Relaxed as above.
+    unsent: AtomicUsize,
+    max: usize,
+    post: Arc<dyn Post>,
+}
+
+impl Gate {
+    pub(crate) fn new(id: ConnId, max: usize, post: Arc<dyn Post>) -> Self {
+        Gate {
+            id,
+            open: AtomicBool::new(true),
+            posted: AtomicUsize::new(0),
+            unsent: AtomicUsize::new(0),
+            max,
+            post,
+        }
+    }
+
+    /// The reactor took a posted message of this cost.
+    pub(crate) fn taken(&self, cost: usize) {
+        self.posted.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    /// The reactor tells how much the connection's send queue holds.
+    pub(crate) fn publish_unsent(&self, bytes: usize) {
+        self.unsent.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The connection has ended.
+    pub(crate) fn shut(&self) {
+        self.open.store(false, Ordering::Release);
+    }
+
+    fn queued(&self) -> usize {
+        self.posted.load(Ordering::Relaxed).saturating_add(self.unsent.load(Ordering::Relaxed))
+    }
+
+    /// Counts `cost` if that keeps the queue within its maximum; else says how much is queued.
+    fn admit(&self, cost: usize) -> Result<(), usize> {
+        let before = self.posted.fetch_add(cost, Ordering::Relaxed);
+        let queued = before.saturating_add(self.unsent.load(Ordering::Relaxed));
+        if queued.saturating_add(cost) > self.max {
+            self.posted.fetch_sub(cost, Ordering::Relaxed);
+            return Err(queued);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("id", &self.id).field("queued", &self.queued()).finish()
+    }
+}
+
+/// One connection, for any thread: small, cloned freely, and harmless when the connection is gone.
+///
+/// Made by [`Context::handle`](crate::Context::handle). Messages of one thread leave in the order
+/// in which it sent them; those of several threads never interleave within a message. No call
+/// blocks.
+pub struct Handle<M = Bytes> {
+    gate: Arc<Gate>,
+    message: PhantomData<fn(M)>,
+}
+
+impl<M: Send + 'static> Handle<M> {
+    pub(crate) fn new(gate: Arc<Gate>) -> Self {
+        Handle { gate, message: PhantomData }
+    }
+
+    /// The connection's name.
+    #[must_use]
+    pub fn id(&self) -> ConnId {
+        self.gate.id
+    }
+
+    /// Whether the connection was still open a moment ago.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.gate.open.load(Ordering::Acquire)
+    }
+
+    /// Output that waits for the connection, in bytes; each message that was sent through a handle
+    /// and is not encoded yet counts 64 bytes more.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.gate.queued()
+    }
+
+    /// Sends a message.
+    ///
+    /// `Ok` means queued: it will be handed to the system unless the connection ends before.
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, [`TrySendError::Gone`]
+    /// if the connection has ended. Both give the message back.
+    pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
+        let message = message.into();
+        if !self.is_open() {
+            return Err(TrySendError::Gone(message));
+        }
+        let cost = weight(&message) + MESSAGE_OVERHEAD_BYTES;
+        if let Err(queued_bytes) = self.gate.admit(cost) {
+            return Err(TrySendError::Full { message, queued_bytes, max_bytes: self.gate.max });
+        }
+        let parcel = Parcel::pack(message);
+        self.gate.post.command(Command::Send { id: self.gate.id, parcel, cost });
+        Ok(())
+    }
+
+    /// Closes the connection after what was sent. Nothing happens if it has ended.
+    pub fn close(&self) {
+        if self.is_open() {
+            self.gate.post.command(Command::Close(self.gate.id));
+        }
+    }
+
+    /// Resets the connection; output that waits is lost. Nothing happens if it has ended.
+    pub fn abort(&self) {
+        if self.is_open() {
+            self.gate.post.command(Command::Abort(self.gate.id));
+        }
+    }
+}
+
+impl<M> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Handle { gate: Arc::clone(&self.gate), message: PhantomData }
+    }
+}
+
+impl<M> fmt::Debug for Handle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.gate.id)
+    }
+}
+
+/// Why a message was not taken; it is given back.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrySendError<M> {
+    /// The connection's queue has no room for it.
+    #[non_exhaustive]
+    Full {
+        /// The message.
+        message: M,
+        /// What is queued, as [`Handle::queued_bytes`] counts it.
+        queued_bytes: usize,
+        /// The limit: `send_max_bytes`.
+        max_bytes: usize,
+    },
+    /// The connection has ended.
+    Gone(M),
+}
+
+impl<M> TrySendError<M> {
+    /// The message that was not sent.
+    pub fn into_message(self) -> M {
+        match self {
+            TrySendError::Full { message, .. } | TrySendError::Gone(message) => message,
+        }
+    }
+}
+
+impl<M> fmt::Display for TrySendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TrySendError::Full { queued_bytes, max_bytes, .. } => {
+                write!(f, "the send queue is full: {queued_bytes} of at most {max_bytes} bytes")
+            }
+            TrySendError::Gone(_) => f.write_str("the connection has ended"),
+        }
+    }
+}
+
+impl<M> fmt::Debug for TrySendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TrySendError({self})")
+    }
+}
+
+impl<M> StdError for TrySendError<M> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Sink(Mutex<Vec<Command>>);
+
+    impl Post for Sink {
+        fn command(&self, command: Command) {
+            self.0.lock().expect("no panic under the lock").push(command);
+        }
+    }
+
+    fn gate(max: usize) -> (Arc<Gate>, Arc<Sink>) {
+        let sink = Arc::new(Sink::default());
+        let id = ConnId::new(1, 2, 3);
+        (Arc::new(Gate::new(id, max, Arc::clone(&sink) as Arc<dyn Post>)), sink)
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_message_back_and_takes_it_again_later() {
+        let (gate, sink) = gate(2 * MESSAGE_OVERHEAD_BYTES + 8);
+        let handle: Handle = Handle::new(Arc::clone(&gate));
+        assert_eq!(handle.try_send("12345678"), Ok(()));
+        let refused = handle.try_send("abc").expect_err("full");
+        assert!(refused.to_string().contains("72 of at most 136"), "{refused}");
+        assert_eq!(refused.into_message(), "abc");
+        gate.taken(8 + MESSAGE_OVERHEAD_BYTES);
+        gate.publish_unsent(8);
+        assert_eq!(handle.try_send("abc"), Ok(()));
+        assert_eq!(handle.queued_bytes(), 8 + 3 + MESSAGE_OVERHEAD_BYTES);
+        assert_eq!(sink.0.lock().expect("no panic under the lock").len(), 2);
+    }
+
+    #[test]
+    fn a_dead_connection_takes_nothing() {
+        let (gate, sink) = gate(1 << 20);
+        let handle: Handle = Handle::new(Arc::clone(&gate));
+        gate.shut();
+        assert_eq!(handle.try_send("x"), Err(TrySendError::Gone(Bytes::from("x"))));
+        handle.close();
+        handle.abort();
+        assert!(sink.0.lock().expect("no panic under the lock").is_empty());
+    }
+
+    #[test]
+    fn a_parcel_comes_out_as_what_went_in() {
+        assert_eq!(Parcel::pack(Bytes::from("a")).unpack::<Bytes>(), Some(Bytes::from("a")));
+        assert_eq!(Parcel::pack(7u32).unpack::<u32>(), Some(7));
+        assert_eq!(Parcel::pack(7u32).unpack::<u64>(), None);
+        assert_eq!(Parcel::pack(Bytes::new()).unpack::<u64>(), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! `Handler`: what a protocol does when something happens on one of its connections.
+
+use bytes::{Bytes, BytesMut};
+
+use super::context::Context;
+use crate::words::error::{BoxError, Outcome};
+use crate::words::reason::CloseReason;
+
+/// A protocol's side of one connection.
+///
+/// `F` is the codec's frame and `M` its message; for all byte-oriented codecs they are the
+/// defaults, so one writes `impl Handler for Device`.
+///
+/// The calls for one connection come one at a time and in order, on changing threads; each sees
+/// what the ones before it wrote. A call may block or burn CPU: other connections are not delayed,
+/// and the input of this one waits in the system (backpressure). `on_open` comes first and once,
+/// `on_close` last and once, also after a panic.
+///
+/// `Err` from a call closes the connection, after what was sent before, and becomes part of the
+/// close reason: so `?` works. A panic ends this connection and nothing else.
+pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
+    /// The connection is there.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_open(&mut self, cx: &mut Context<'_, M>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A frame has arrived.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_frame(&mut self, cx: &mut Context<'_, M>, frame: F) -> Outcome;
+
+    /// The peer has finished sending; all of its frames were handled. By default we finish too; a
+    /// handler that goes on sending (half-close) overrides this and calls
+    /// [`finish`](Context::finish) when it is done.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_eof(&mut self, cx: &mut Context<'_, M>) -> Outcome {
+        cx.finish();
+        Ok(())
+    }
+
+    /// Queued output has fallen from `send_high_bytes` or more to `send_low_bytes` or less.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_drained(&mut self, cx: &mut Context<'_, M>) -> Outcome {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// The server drains and asks the protocol to come to an end: say goodbye, answer what is in
+    /// flight, then close. By default the connection is closed after what was sent.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_drain(&mut self, cx: &mut Context<'_, M>) -> Outcome {
+        cx.close();
+        Ok(())
+    }
+
+    /// The connection is gone; the handler is dropped after this.
+    fn on_close(&mut self, reason: &CloseReason) {
+        let _ = reason;
+    }
+}
+
+/// A handler for protocols that need nothing but frames.
+///
+/// ```
+/// use switchboard::{Raw, Server, handler_fn};
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+///     .start()?;
+/// server.stop();
+/// # Ok::<(), switchboard::Error>(())
+/// ```
+pub fn handler_fn<T, E>(on_frame: T) -> HandlerFn<T>
+where
+    T: FnMut(&mut Context<'_>, BytesMut) -> Result<(), E> + Send + 'static,
+    E: Into<BoxError>,
+{
+    HandlerFn(on_frame)
+}
+
+/// Made by [`handler_fn`].
+#[derive(Clone, Copy)]
+pub struct HandlerFn<T>(T);
+
+impl<T> std::fmt::Debug for HandlerFn<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HandlerFn")
+    }
+}
+
+impl<T, E> Handler for HandlerFn<T>
+where
+    T: FnMut(&mut Context<'_>, BytesMut) -> Result<(), E> + Send + 'static,
+    E: Into<BoxError>,
+{
+    fn on_frame(&mut self, cx: &mut Context<'_>, frame: BytesMut) -> Outcome {
+        (self.0)(cx, frame).map_err(Into::into)
+    }
+}

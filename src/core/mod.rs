@@ -1,0 +1,11 @@
+//! Room 3, core: every decision about one connection, without sockets, threads or clocks.
+
+pub(crate) mod codec;
+pub(crate) mod conn;
+pub(crate) mod context;
+pub(crate) mod handle;
+pub(crate) mod handler;
+pub(crate) mod job;
+pub(crate) mod lane;
+pub(crate) mod limits;
+pub(crate) mod session;

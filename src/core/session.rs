@@ -1,0 +1,145 @@
+//! `Session`: a codec and a handler joined, their types forgotten; it runs what a job asks for.
+
+use bytes::BytesMut;
+
+use super::codec::Codec;
+use super::context::{Context, Hand};
+use super::handle::{Office, Parcel};
+use super::handler::Handler;
+use crate::words::reason::{Cause, CloseReason};
+use std::net::SocketAddr;
+
+/// The user's half of a connection.
+pub(crate) trait Session: Send {
+    /// Makes the calls that `errand` asks for. `Err` is what ends the connection.
+    fn serve(
+        &mut self,
+        errand: Errand,
+        input: &mut BytesMut,
+        hand: &mut Hand,
+        office: &dyn Office,
+    ) -> Result<(), Cause>;
+
+    /// The last call.
+    fn close(&mut self, reason: &CloseReason);
+}
+
+/// What a job has to do beside decoding its input, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Errand {
+    pub(crate) open: bool,
+    pub(crate) parcels: Vec<Parcel>,
+    pub(crate) eof: bool,
+    pub(crate) drained: bool,
+    pub(crate) drain: bool,
+}
+
+/// Makes the session of a new connection; user code, hence called in a job.
+pub(crate) trait Factory: Send + Sync {
+    fn session(&self, peer: SocketAddr) -> Box<dyn Session>;
+}
+
+/// A factory from a codec to clone and a closure that makes handlers.
+pub(crate) struct Maker<C, N> {
+    pub(crate) codec: C,
+    pub(crate) handler: N,
+}
+
+impl<C, N, H> Factory for Maker<C, N>
+where
+    C: Codec + Clone + Sync,
+    N: Fn(SocketAddr) -> H + Send + Sync,
+    H: Handler<C::Frame, C::Message>,
+{
+    fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
+        Box::new(Framed { codec: self.codec.clone(), handler: (self.handler)(peer) })
+    }
+}
+
+/// A codec and the handler of its frames.
+struct Framed<C, H> {
+    codec: C,
+    handler: H,
+}
+
+impl<C, H> Session for Framed<C, H>
+where
+    C: Codec,
+    H: Handler<C::Frame, C::Message>,
+{
+    fn serve(
+        &mut self,
+        errand: Errand,
+        input: &mut BytesMut,
+        hand: &mut Hand,
+        office: &dyn Office,
+    ) -> Result<(), Cause> {
+        let Framed { codec, handler } = self;
+        if errand.open {
+            handler.on_open(&mut Context::new(hand, codec, office)).map_err(Cause::handler_failed)?;
+        }
+        for parcel in errand.parcels {
+            send(codec, parcel, hand)?;
+        }
+        while hand.reads() {
+            let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;
+            let Some(frame) = decoded else { break };
+            let mut cx = Context::new(hand, codec, office);
+            handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
+        }
+        if errand.eof && hand.reads() {
+            end_of_input(codec, handler, input, hand, office)?;
+        }
+        if errand.drained && hand.reads() {
+            let mut cx = Context::new(hand, codec, office);
+            handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
+        }
+        if errand.drain && hand.reads() {
+            let mut cx = Context::new(hand, codec, office);
+            handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, reason: &CloseReason) {
+        self.handler.on_close(reason);
+    }
+}
+
+/// Encodes what another thread sent.
+fn send<C: Codec>(codec: &mut C, parcel: Parcel, hand: &mut Hand) -> Result<(), Cause> {
+    let message = parcel.unpack::<C::Message>();
+    debug_assert!(message.is_some(), "a handle is made with its codec's message type");
+    let Some(message) = message else { return Ok(()) };
+    let encoded = codec.encode(message, &mut hand.outbox);
+    encoded.map_err(|error| Cause::codec_failed(error.into()))?;
+    hand.check_overflow().map_err(|_| Cause::Overflow)
+}
+
+/// Takes the last frames, then tells the handler that there are no more.
+fn end_of_input<C, H>(
+    codec: &mut C,
+    handler: &mut H,
+    input: &mut BytesMut,
+    hand: &mut Hand,
+    office: &dyn Office,
+) -> Result<(), Cause>
+where
+    C: Codec,
+    H: Handler<C::Frame, C::Message>,
+{
+    loop {
+        let decoded = codec.decode_eof(input).map_err(|error| Cause::codec_failed(error.into()))?;
+        let Some(frame) = decoded else { break };
+        let mut cx = Context::new(hand, codec, office);
+        handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
+        if !hand.reads() {
+            return Ok(());
+        }
+    }
+    if !input.is_empty() {
+        return Err(Cause::Truncated);
+    }
+    let mut cx = Context::new(hand, codec, office);
+    handler.on_eof(&mut cx).map_err(Cause::handler_failed)
+}

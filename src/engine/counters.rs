@@ -1,0 +1,99 @@
+//! What a reactor counts, and the copies of it that an operator sees.
+
+use crate::words::reason::Cause;
+
+/// What one reactor has counted since it was made. Plain numbers: only its holder touches them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) opened: u64,
+    pub(crate) closed: [u64; Cause::LABELS.len()],
+    pub(crate) jobs: u64,
+    pub(crate) turns: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) stale: u64,
+    pub(crate) panics: u64,
+    pub(crate) overtaken: u64,
+    pub(crate) slowed: u64,
+    pub(crate) trusted_again: u64,
+    pub(crate) refused: u64,
+    pub(crate) accept_errors: u64,
+    pub(crate) limit_pauses: u64,
+    pub(crate) descriptor_pauses: u64,
+}
+
+/// One reactor at one moment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ReactorSnapshot {
+    /// Its number, from 0.
+    pub reactor: usize,
+    /// Connections that it holds now.
+    pub connections: usize,
+    /// Connections opened since the start.
+    pub opened: u64,
+    /// Connections ended since the start, by the label of their cause; those that never happened
+    /// are left out.
+    pub closed: Vec<(&'static str, u64)>,
+    /// Times that user code was run.
+    pub jobs: u64,
+    /// Turns of its loop.
+    pub turns: u64,
+    /// Bytes read from connections.
+    pub received_bytes: u64,
+    /// Bytes handed to the system.
+    pub sent_bytes: u64,
+    /// Events, commands and timers for connections that were gone already: normal, and ignored.
+    pub stale: u64,
+    /// Panics of user code.
+    pub panics: u64,
+    /// Jobs during which another thread had to take the reactor over.
+    pub overtaken: u64,
+    /// Connections that were moved to the slow lane.
+    pub slowed: u64,
+    /// Connections that came back from it.
+    pub trusted_again: u64,
+    /// Accepted connections that could not be served, for want of a slot or of a place to watch
+    /// them, and were closed.
+    pub refused: u64,
+    /// Errors of single clients while they were accepted.
+    pub accept_errors: u64,
+    /// Times that accepting paused because `connections_max` was reached.
+    pub limit_pauses: u64,
+    /// Times that accepting paused because the system was out of descriptors or memory.
+    pub descriptor_pauses: u64,
+    /// Read buffers in use.
+    pub buffers_leased: usize,
+    /// Read buffers that the pool keeps, and their bytes.
+    pub buffers_retained: usize,
+    /// Their bytes.
+    pub buffers_retained_bytes: usize,
+    /// Times that a read buffer came from the pool.
+    pub buffer_hits: u64,
+    /// Times that a read buffer had to be allocated.
+    pub buffer_misses: u64,
+    /// Input and output that connections hold, in bytes.
+    pub held_bytes: usize,
+    /// Memory of the table of connections.
+    pub table_bytes: usize,
+    /// Armed timers.
+    pub timers: usize,
+}
+
+impl Counters {
+    /// Counts the end of a connection.
+    pub(crate) fn close(&mut self, cause: &Cause) {
+        self.closed[cause.index()] += 1;
+    }
+
+    /// All ends so far.
+    pub(crate) fn closed_count(&self) -> u64 {
+        self.closed.iter().sum()
+    }
+
+    /// The ends by label, without those that never happened.
+    pub(crate) fn closed_by_label(&self) -> Vec<(&'static str, u64)> {
+        let pairs = Cause::LABELS.iter().copied().zip(self.closed);
+        pairs.filter(|&(_, count)| count > 0).collect()
+    }
+}

@@ -1,0 +1,232 @@
+//! `Desk`: what all threads may use of one reactor at any time; and what the reactors of a server
+//! share.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::mpsc::Sender;
+
+use super::counters::ReactorSnapshot;
+use super::reactor::Newcomer;
+use crate::core::handle::{Command, Office, Post};
+use crate::core::job::Done;
+use crate::core::limits::{Admission, Permit};
+use crate::parts::mailbox::{Mailbox, Wake};
+use crate::sys::Kernel;
+use crate::words::clock::Time;
+use crate::words::config::{Limits, Placement};
+use crate::words::error::Error;
+use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::words::sync::{Arc, Condvar, Mutex, lock};
+
+/// What a reactor finds in its mailbox.
+pub(crate) enum Letter<K: Kernel> {
+    /// What a job left that another thread ran.
+    Done { done: Done, overtaken: bool },
+    /// Something for one connection.
+    Command(Command),
+    /// A connection that another reactor accepted.
+    Adopt(Newcomer<K>),
+    /// Descriptors or permits are free again: try to accept.
+    Retry,
+    /// Something for the whole server.
+    Order(Order),
+}
+
+/// What an operator asks of a server.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    /// Stop accepting; new clients wait in the system's queue.
+    Suspend,
+    /// Accept again.
+    Resume,
+    /// Accept those that wait already, close the listeners, ask every connection to come to an end.
+    Drain,
+    /// Close everything now.
+    Stop,
+    /// Say how things are.
+    Snapshot(Sender<ReactorSnapshot>),
+}
+
+/// One reactor, as every thread may see it.
+pub(crate) struct Desk<K: Kernel> {
+    pub(crate) mailbox: Mailbox<Letter<K>>,
+    /// Connections placed here. A hint for placement and nothing else: Relaxed everywhere.
+    load: AtomicUsize,
+    /// A door of this reactor waits for a permit or a descriptor. SeqCst, with the admission's
+    /// count: who waits says so and tries again, who releases counts down and then looks here.
+    starved: AtomicBool,
+    clock: Box<dyn Fn() -> Time + Send + Sync>,
+}
+
+impl<K: Kernel> Desk<K> {
+    pub(crate) fn new(
+        wake: Box<dyn Wake>,
+        clock: impl Fn() -> Time + Send + Sync + 'static,
+    ) -> Self {
+        Desk {
+            mailbox: Mailbox::new(wake),
+            load: AtomicUsize::new(0),
+            starved: AtomicBool::new(false),
+            clock: Box::new(clock),
+        }
+    }
+
+    /// The present moment, for jobs whose time is taken.
+    pub(crate) fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    /// A connection is placed here.
+    pub(crate) fn place(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection is gone.
+    pub(crate) fn unplace(&self) {
+        self.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<K: Kernel> Post for Desk<K> {
+    fn command(&self, command: Command) {
+        self.mailbox.post(Letter::Command(command));
+    }
+}
+
+impl<K: Kernel> Office for Arc<Desk<K>> {
+    fn post(&self) -> Arc<dyn Post> {
+        Arc::clone(self) as Arc<dyn Post>
+    }
+}
+
+impl<K: Kernel> fmt::Debug for Desk<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("load", &self.load).finish_non_exhaustive()
+    }
+}
+
+/// What the reactors of one server share.
+#[derive(Debug)]
+pub(crate) struct Common<K: Kernel> {
+    pub(crate) limits: Limits,
+    pub(crate) placement: Placement,
+    pub(crate) admission: Admission,
+    desks: OnceLock<Vec<Arc<Desk<K>>>>,
+    /// Desks that are starved. SeqCst, as [`Desk::starved`] says.
+    starved_count: AtomicUsize,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    stopped: usize,
+    stop_asked: bool,
+    failure: Option<Error>,
+}
+
+impl<K: Kernel> Common<K> {
+    pub(crate) fn new(limits: Limits, placement: Placement) -> Self {
+        let admission = Admission::new(limits.connections_max);
+        Common {
+            limits,
+            placement,
+            admission,
+            desks: OnceLock::new(),
+            starved_count: AtomicUsize::new(0),
+            progress: Mutex::new(Progress::default()),
+            moved: Condvar::new(),
+        }
+    }
+
+    /// Makes the desks known; once, before any reactor turns.
+    pub(crate) fn set_desks(&self, desks: Vec<Arc<Desk<K>>>) {
+        let set = self.desks.set(desks);
+        debug_assert!(set.is_ok(), "the desks are set once");
+    }
+
+    pub(crate) fn desks(&self) -> &[Arc<Desk<K>>] {
+        self.desks.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The reactor with the fewest connections; `home` if none has fewer.
+    pub(crate) fn least_loaded(&self, home: usize) -> usize {
+        let load = |desk: &Arc<Desk<K>>| desk.load.load(Ordering::Relaxed);
+        let desks = self.desks();
+        let mut best = home;
+        for (index, desk) in desks.iter().enumerate() {
+            if load(desk) < load(&desks[best]) {
+                best = index;
+            }
+        }
+        best
+    }
+
+    /// A door of reactor `index` will wait for a release. Try once more after this.
+    pub(crate) fn starve(&self, index: usize) {
+        if !self.desks()[index].starved.swap(true, Ordering::SeqCst) {
+            self.starved_count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A connection is gone: its permit is free, and those who wait for one may try.
+    pub(crate) fn release(&self, permit: Permit) {
+        self.admission.release(permit);
+        if self.starved_count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        for desk in self.desks() {
+            if desk.starved.swap(false, Ordering::SeqCst) {
+                self.starved_count.fetch_sub(1, Ordering::SeqCst);
+                desk.mailbox.post(Letter::Retry);
+            }
+        }
+    }
+
+    /// Tells every reactor.
+    pub(crate) fn order(&self, order: &Order) {
+        for desk in self.desks() {
+            desk.mailbox.post(Letter::Order(order.clone()));
+        }
+    }
+
+    /// A reactor has stopped; the last one of all ends every wait.
+    pub(crate) fn reactor_stopped(&self) {
+        lock(&self.progress).stopped += 1;
+        self.moved.notify_all();
+    }
+
+    /// A reactor cannot go on: the server ends with this error, the first one counts.
+    pub(crate) fn fail(&self, error: Error) {
+        lock(&self.progress).failure.get_or_insert(error);
+        self.order(&Order::Stop);
+    }
+
+    /// Notes that somebody asked for the end.
+    pub(crate) fn ask_stop(&self) {
+        lock(&self.progress).stop_asked = true;
+        self.moved.notify_all();
+    }
+
+    /// Waits until all reactors have stopped or somebody asks for the end.
+    pub(crate) fn wait_for_end(&self) {
+        let mut progress = lock(&self.progress);
+        while progress.stopped < self.desks().len() && !progress.stop_asked {
+            progress = self.moved.wait(progress).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+
+    /// Waits until all reactors have stopped, at most for `patience`. True if they have.
+    pub(crate) fn wait_stopped(&self, patience: std::time::Duration) -> bool {
+        let all = self.desks().len();
+        let progress = lock(&self.progress);
+        let waited = self.moved.wait_timeout_while(progress, patience, |p| p.stopped < all);
+        let (progress, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        progress.stopped == all
+    }
+
+    /// Why the server could not go on, if so.
+    pub(crate) fn take_failure(&self) -> Option<Error> {
+        lock(&self.progress).failure.take()
+    }
+}

@@ -1,0 +1,100 @@
+//! Reading the mailbox: what other threads, other reactors and the operator want.
+
+use super::stream::May;
+use super::{Course, Phase, Reactor};
+use crate::core::conn::Connection;
+use crate::core::handle::Command;
+use crate::engine::desk::{Letter, Order};
+use crate::sys::Kernel;
+use crate::words::id::ConnId;
+use crate::words::reason::Cause;
+
+impl<K: Kernel> Reactor<K> {
+    /// Takes everything that was there when it began.
+    pub(super) fn receive_mail(&mut self) {
+        if !self.desk.mailbox.has_mail() {
+            return;
+        }
+        let mut letters = std::mem::take(&mut self.letters);
+        self.desk.mailbox.drain_into(&mut letters);
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Done { done, overtaken } => {
+                    let id = done.id;
+                    self.take_back(done);
+                    if overtaken {
+                        self.learn_overtaken(id);
+                    }
+                }
+                Letter::Command(command) => self.obey(command),
+                // Opened in the next phase: mail runs no user code.
+                Letter::Adopt(newcomer) => self.newcomers.push_back(newcomer),
+                Letter::Retry => self.doors.iter_mut().for_each(super::Door::handle_release),
+                Letter::Order(order) => self.follow(&order),
+            }
+        }
+        self.letters = letters;
+    }
+
+    /// A command for one connection; one for a connection that is gone is normal.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Send { id, parcel, cost } => {
+                self.with(id, |conn| {
+                    conn.handle_parcel(parcel, cost);
+                });
+            }
+            Command::Close(id) => self.with(id, |conn| conn.close(Cause::Closed)),
+            Command::Abort(id) => self.with(id, |conn| conn.abort(Cause::Aborted)),
+        }
+    }
+
+    /// Changes one record, then sees to what that makes necessary.
+    fn with(&mut self, id: ConnId, change: impl FnOnce(&mut Connection)) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        change(&mut entry.conn);
+        self.advance(id, May::Queue);
+        self.arm(id);
+    }
+
+    fn follow(&mut self, order: &Order) {
+        match order {
+            Order::Suspend => self.doors.iter_mut().for_each(super::Door::suspend),
+            Order::Resume => self.doors.iter_mut().for_each(super::Door::resume),
+            Order::Drain => self.drain(),
+            Order::Stop => self.stop(),
+            Order::Snapshot(reply) => {
+                // The asker may have given up waiting.
+                let _gone = reply.send(self.snapshot()).is_err();
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        if self.course != Course::Serve {
+            return;
+        }
+        self.course = Course::Drain;
+        self.doors.iter_mut().for_each(super::Door::close_when_empty);
+        self.with_each(Connection::handle_drain);
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.course = Course::Stop;
+        self.close_doors();
+        self.with_each(|conn| conn.die(Cause::ServerStopped));
+    }
+
+    fn with_each(&mut self, change: impl Fn(&mut Connection)) {
+        let ids: Vec<ConnId> = self.table.ids().collect();
+        for id in ids {
+            self.with(id, &change);
+        }
+    }
+
+    /// The turn goes on, or the reactor ends if there is nothing left.
+    pub(super) fn end_turn(&mut self) {
+        self.table.shrink();
+        self.phase = if self.is_over() { Phase::Stopped } else { Phase::Sleep };
+    }
+}

@@ -1,0 +1,420 @@
+//! `Reactor`: one poll, the records of its connections and its turn; a plain value that whoever
+//! holds it turns. All `&mut self`: no record has a lock or an atomic.
+//!
+//! ```text
+//!  sleep ─▶ mail ─▶ accept ─▶ run ─▶ expire ─▶ reap ─┐
+//!    ▲                │        │                 │    │   every phase is bounded
+//!    │                └── Job ─┴──── Job ────────┘    │   and can be left in the middle
+//!    └────────────────────────────────────────────────┘
+//! ```
+
+mod accept;
+mod apply;
+mod mail;
+mod reap;
+mod stream;
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+pub(crate) use accept::{Door, Newcomer};
+
+use super::counters::{Counters, ReactorSnapshot};
+use super::desk::{Common, Desk, Letter};
+use super::sched::{Leased, Port, Step};
+use crate::core::conn::Connection;
+use crate::core::job::{Done, Job};
+use crate::core::limits::Permit;
+use crate::parts::buf::{BufferPool, Outbox};
+use crate::parts::table::Table;
+use crate::parts::timer::Wheel;
+use crate::sys::{Event, Kernel};
+use crate::words::clock::Time;
+use crate::words::error::Error;
+use crate::words::id::{ConnId, Token};
+use crate::words::sync::Arc;
+
+/// One reactor.
+pub(crate) struct Reactor<K: Kernel> {
+    kernel: K,
+    common: Arc<Common<K>>,
+    desk: Arc<Desk<K>>,
+    port: Port<Job>,
+    phase: Phase,
+    /// Read once per turn.
+    now: Time,
+    table: Table<Entry<K>>,
+    /// Connections that want something, each at most once.
+    ready: VecDeque<ConnId>,
+    /// How many of them are still to be served in this turn: those that were ready when it began.
+    batch: usize,
+    doors: Vec<Door<K>>,
+    accept: accept::Cursor,
+    /// Accepted by other reactors for this one.
+    newcomers: VecDeque<Newcomer<K>>,
+    wheel: Wheel,
+    pool: BufferPool,
+    /// Empty outboxes for the next jobs.
+    outboxes: Vec<Box<Outbox>>,
+    /// Connections to be closed at the end of the turn; may name one twice.
+    doomed: Vec<ConnId>,
+    /// Last calls of sessions that have not come back.
+    farewells_out: usize,
+    course: Course,
+    counters: Counters,
+    // Scratch space, empty between phases.
+    events: Vec<Event>,
+    letters: Vec<Letter<K>>,
+    due: Vec<ConnId>,
+}
+
+/// Where a turn stands; it is resumed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Sleep,
+    Mail,
+    Accept,
+    Run,
+    Expire,
+    Reap,
+    Stopped,
+}
+
+/// What the operator wants of this reactor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    Serve,
+    Drain,
+    Stop,
+}
+
+/// A connection with its socket.
+#[derive(Debug)]
+struct Entry<K: Kernel> {
+    /// `None` once it is closed.
+    stream: Option<K::Stream>,
+    permit: Permit,
+    watch: Watch,
+    /// Through which listener it came.
+    door: u16,
+    /// Its session is out with a buffer of the pool.
+    leased: bool,
+    /// How much input its session took along.
+    given_bytes: usize,
+    conn: Connection,
+}
+
+impl<K: Kernel> Entry<K> {
+    fn new(stream: K::Stream, permit: Permit, door: u16, conn: Connection) -> Self {
+        let (watch, leased) = (Watch::Nothing, false);
+        Entry { stream: Some(stream), permit, watch, door, leased, given_bytes: 0, conn }
+    }
+}
+
+/// What the kernel watches a socket for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    /// Nothing yet: it was read at once after it was accepted.
+    Nothing,
+    Input,
+    InputAndRoom,
+}
+
+/// Jobs that are read ahead for others to steal while the handlers are heavy.
+const READ_AHEAD: usize = 32;
+/// Outboxes kept for further use; one is in use per job that is out, and a heavy reactor has
+/// `READ_AHEAD` of those.
+const OUTBOXES_MAX: usize = READ_AHEAD;
+
+impl<K: Kernel> Reactor<K> {
+    /// A reactor that watches its doors. `doors[i]` is that of listener `i`.
+    pub(crate) fn new(
+        mut kernel: K,
+        common: Arc<Common<K>>,
+        desk: Arc<Desk<K>>,
+        port: Port<Job>,
+        mut doors: Vec<Door<K>>,
+    ) -> io::Result<Self> {
+        for door in &mut doors {
+            door.watch(&mut kernel)?;
+        }
+        let limits = &common.limits;
+        let now = kernel.now();
+        Ok(Reactor {
+            phase: Phase::Sleep,
+            now,
+            table: Table::new(port.index()),
+            ready: VecDeque::new(),
+            batch: 0,
+            doors,
+            accept: accept::Cursor::default(),
+            newcomers: VecDeque::new(),
+            wheel: Wheel::new(now),
+            pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
+            outboxes: Vec::new(),
+            doomed: Vec::new(),
+            farewells_out: 0,
+            course: Course::Serve,
+            counters: Counters::default(),
+            events: Vec::with_capacity(limits.events_per_turn),
+            letters: Vec::new(),
+            due: Vec::new(),
+            kernel,
+            common,
+            desk,
+            port,
+        })
+    }
+
+    /// What it has counted.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Waits for something to do: the only phase that may block.
+    fn sleep_until_ready(&mut self) {
+        self.counters.turns += 1;
+        let timeout = self.patience();
+        let blocks = timeout != Some(Duration::ZERO) && self.desk.mailbox.fall_asleep();
+        let polled = if blocks {
+            self.port.fall_asleep();
+            let polled = self.kernel.poll(timeout, &mut self.events);
+            self.port.wake_up();
+            self.desk.mailbox.wake_up();
+            polled
+        } else {
+            self.kernel.poll(Some(Duration::ZERO), &mut self.events)
+        };
+        self.now = self.kernel.now();
+        let polled = polled.and_then(|()| self.look_again());
+        self.phase = Phase::Mail;
+        if let Err(error) = polled {
+            self.common.fail(Error::io("polling for events", error));
+            self.phase = Phase::Stopped;
+        }
+        self.note_events();
+    }
+
+    /// Before a timer fires after a poll that told nothing, the kernel is asked once more: the
+    /// process may have been stopped meanwhile, and what arrived comes before what is late.
+    fn look_again(&mut self) -> io::Result<()> {
+        let late = self.wheel.next_deadline().is_some_and(|deadline| deadline <= self.now);
+        if late && self.events.is_empty() {
+            return self.kernel.poll(Some(Duration::ZERO), &mut self.events);
+        }
+        Ok(())
+    }
+
+    /// How long the poll may block.
+    fn patience(&self) -> Option<Duration> {
+        if !self.ready.is_empty() || !self.doomed.is_empty() || self.doors.iter().any(Door::wants) {
+            return Some(Duration::ZERO);
+        }
+        let retry = self.doors.iter().filter_map(Door::retry_at).min();
+        let deadline = self.wheel.next_deadline().into_iter().chain(retry).min();
+        deadline.map(|deadline| deadline.since(self.kernel.now()))
+    }
+
+    /// Writes what the poll told into the records; nothing is done about it yet.
+    fn note_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            match Token::unpack(event.token) {
+                Some(Token::Listener(door)) => {
+                    if let Some(door) = self.doors.get_mut(usize::from(door)) {
+                        door.handle_ready();
+                    }
+                }
+                Some(Token::Connection { .. }) => {
+                    let Some((id, entry)) = self.table.get_by_token(event.token) else { continue };
+                    if event.readable {
+                        entry.conn.handle_readable(event.drain);
+                    }
+                    if event.writable {
+                        entry.conn.handle_writable();
+                    }
+                    if entry.conn.enqueue() {
+                        self.ready.push_back(id);
+                    }
+                }
+                None => {}
+            }
+        }
+        self.events = events;
+    }
+
+    /// Serves those that were ready when the phase began; hands out one job at a time.
+    fn run_ready(&mut self) -> Option<Job> {
+        if self.port.heavy() {
+            self.read_ahead();
+        }
+        if let Some(job) = self.port.pop() {
+            return Some(job);
+        }
+        while self.batch > 0 {
+            self.batch -= 1;
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(job) = self.serve(id).and_then(|job| self.dispatch(job)) {
+                return Some(job);
+            }
+        }
+        self.batch = 0;
+        self.phase = Phase::Expire;
+        None
+    }
+
+    /// Heavy: puts jobs where idle threads can steal them, and takes in what these have done.
+    fn read_ahead(&mut self) {
+        if self.desk.mailbox.has_mail() {
+            self.receive_mail();
+        }
+        let mut queued = self.port.queued();
+        if queued > READ_AHEAD / 2 {
+            return;
+        }
+        while queued < READ_AHEAD && self.batch > 0 {
+            self.batch -= 1;
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(job) = self.serve(id).and_then(|job| self.dispatch(job)) {
+                self.port.push(job);
+                queued += 1;
+            }
+        }
+        if queued > 1 {
+            self.port.call_helper();
+        }
+    }
+
+    /// Decides who runs a job: `Some` gives it back for the holder to run.
+    fn dispatch(&mut self, job: Job) -> Option<Job> {
+        self.counters.jobs += 1;
+        if !job.timed && !self.port.hands_off() {
+            return Some(job);
+        }
+        self.port.offload(job).err()
+    }
+
+    /// Lets those deadlines fire that have come.
+    fn expire_timers(&mut self) {
+        self.wheel.expire(self.now, &mut self.due);
+        let mut due = std::mem::take(&mut self.due);
+        for id in due.drain(..) {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            *entry.conn.timer_mut() = None;
+            if entry.conn.handle_timeout(self.now) {
+                self.doomed.push(id);
+            } else {
+                self.arm(id);
+            }
+        }
+        self.due = due;
+    }
+
+    /// Sees to it that the wheel fires no later than the connection's deadline.
+    fn arm(&mut self, id: ConnId) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let deadline = entry.conn.deadline();
+        if deadline == Time::NEVER {
+            return;
+        }
+        match *entry.conn.timer_mut() {
+            None => *entry.conn.timer_mut() = Some(self.wheel.schedule(id, deadline)),
+            Some(timer) if self.wheel.fires_after(timer, deadline) => {
+                self.wheel.reschedule(timer, id, deadline);
+            }
+            // It fires early and is moved on then: activity does not touch the wheel.
+            Some(_) => {}
+        }
+    }
+
+    /// Whether nothing is left that this reactor would have to wait for.
+    fn is_over(&self) -> bool {
+        self.course != Course::Serve
+            && self.table.is_empty()
+            && self.farewells_out == 0
+            && self.newcomers.is_empty()
+            && self.doors.iter().all(Door::is_closed)
+    }
+
+    fn snapshot(&self) -> ReactorSnapshot {
+        let pool = self.pool.stats();
+        let counters = &self.counters;
+        ReactorSnapshot {
+            reactor: self.port.index(),
+            connections: self.table.len(),
+            opened: counters.opened,
+            closed: counters.closed_by_label(),
+            jobs: counters.jobs,
+            turns: counters.turns,
+            received_bytes: counters.received_bytes,
+            sent_bytes: counters.sent_bytes,
+            stale: counters.stale + self.table.stale_count(),
+            panics: counters.panics,
+            overtaken: counters.overtaken,
+            slowed: counters.slowed,
+            trusted_again: counters.trusted_again,
+            refused: counters.refused,
+            accept_errors: counters.accept_errors,
+            limit_pauses: counters.limit_pauses,
+            descriptor_pauses: counters.descriptor_pauses,
+            buffers_leased: pool.leased_count,
+            buffers_retained: pool.retained_count,
+            buffers_retained_bytes: pool.retained_bytes,
+            buffer_hits: pool.hits,
+            buffer_misses: pool.misses,
+            held_bytes: self.table.iter().map(|(_, entry)| entry.conn.held_bytes()).sum(),
+            table_bytes: self.table.retained_bytes(),
+            timers: self.wheel.len(),
+        }
+    }
+}
+
+impl<K: Kernel> Leased for Reactor<K> {
+    type Job = Job;
+    type Done = Done;
+    type Desk = Desk<K>;
+
+    fn step(&mut self) -> Step<Job> {
+        loop {
+            let job = match self.phase {
+                Phase::Sleep => {
+                    self.sleep_until_ready();
+                    None
+                }
+                Phase::Mail => {
+                    self.receive_mail();
+                    self.begin_accepting();
+                    None
+                }
+                Phase::Accept => self.accept_ready(),
+                Phase::Run => self.run_ready(),
+                Phase::Expire => {
+                    self.expire_timers();
+                    self.phase = Phase::Reap;
+                    None
+                }
+                Phase::Reap => self.reap_closed(),
+                Phase::Stopped => {
+                    self.common.reactor_stopped();
+                    return Step::Stopped;
+                }
+            };
+            if let Some(job) = job {
+                return Step::Run(job);
+            }
+        }
+    }
+
+    fn apply(&mut self, done: Done) {
+        self.take_back(done);
+    }
+
+    fn run(job: Job, desk: &Arc<Desk<K>>) -> Done {
+        job.run(desk, || desk.now())
+    }
+
+    fn post(desk: &Arc<Desk<K>>, done: Done, overtaken: bool) {
+        desk.mailbox.post(Letter::Done { done, overtaken });
+    }
+}
