@@ -35,7 +35,6 @@ impl ConnId {
     }
 
     /// The place in that table.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
     pub(crate) fn slot(self) -> usize {
         ((self.0 >> 32) & (SLOTS_MAX as u64 - 1)) as usize
     }
