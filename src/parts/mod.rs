@@ -1,3 +1,4 @@
 //! Room 2, parts: data structures; no policy, no sockets, no threads.
 
 pub(crate) mod buf;
+pub(crate) mod table;
