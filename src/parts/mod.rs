@@ -2,3 +2,4 @@
 
 pub(crate) mod buf;
 pub(crate) mod table;
+pub(crate) mod timer;
