@@ -1,4 +1,5 @@
-//! `ConnId`: the name of one connection for the whole life of a server, never given twice.
+//! `ConnId`: the name of one connection for the whole life of a server, never given twice; and
+//! `Token`: what a reactor's poll knows a source by.
 
 use std::fmt;
 
@@ -35,7 +36,6 @@ impl ConnId {
     }
 
     /// The place in that table.
-    #[expect(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
     pub(crate) fn slot(self) -> usize {
         ((self.0 >> 32) & (SLOTS_MAX as u64 - 1)) as usize
     }
@@ -65,6 +65,96 @@ impl fmt::Debug for ConnId {
     }
 }
 
+/// What an event is for, as packed into the word that the poll gives back.
+///
+/// ```text
+///  word of 64 bits               word of 32 bits
+///  63    57 56 55  32 31   0     31 30   11 10    0
+/// ┌────────┬──┬──────┬──────┐   ┌──┬───────┬───────┐
+/// │ 0      │0 │ slot │ gen. │   │0 │ slot  │ gen.  │   a connection
+/// ├────────┼──┼──────┴──────┤   ├──┼───────┴───────┤
+/// │ 0      │1 │ number      │   │1 │ number        │   a listener
+/// └────────┴──┴─────────────┘   └──┴───────────────┘
+/// ```
+///
+/// No token comes near `usize::MAX`, which belongs to the waker. A short word has room for 11 bits
+/// of the generation: there, one stale event in 2048 is taken for a spurious one, which is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// A connection: its slot, and as much of its generation as there is room for.
+    Connection {
+        /// The place in the reactor's table.
+        slot: usize,
+        /// The low bits of the generation.
+        generation: u32,
+    },
+    /// A listener: its number in its reactor.
+    Listener(u16),
+}
+
+impl Token {
+    /// The token of the connection `id`, within its reactor.
+    pub(crate) fn of(id: ConnId) -> Self {
+        Token::Connection { slot: id.slot(), generation: id.generation() & Layout::HERE.mask() }
+    }
+
+    /// The word to watch under.
+    pub(crate) fn pack(self) -> usize {
+        usize::try_from(Layout::HERE.pack(self)).expect("the layout fits the machine's word")
+    }
+
+    /// What was packed into `word`; `None` for a word that no token packs into.
+    pub(crate) fn unpack(word: usize) -> Option<Self> {
+        Layout::HERE.unpack(word as u64)
+    }
+}
+
+/// How many slots of one table a token can tell apart; at most [`SLOTS_MAX`].
+pub(crate) const TOKEN_SLOTS_MAX: usize = 1 << Layout::HERE.slot_bits;
+
+/// The widths of a token's fields.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    slot_bits: u32,
+    generation_bits: u32,
+}
+
+impl Layout {
+    const WIDE: Layout = Layout { slot_bits: 24, generation_bits: 32 };
+    const NARROW: Layout = Layout { slot_bits: 20, generation_bits: 11 };
+    const HERE: Layout = if usize::BITS >= 64 { Layout::WIDE } else { Layout::NARROW };
+
+    /// The bits of a generation that have room.
+    const fn mask(self) -> u32 {
+        u32::MAX >> (32 - self.generation_bits)
+    }
+
+    /// The bit that only listeners have.
+    const fn listener(self) -> u64 {
+        1 << (self.slot_bits + self.generation_bits)
+    }
+
+    fn pack(self, token: Token) -> u64 {
+        match token {
+            Token::Connection { slot, generation } => {
+                debug_assert!(slot < 1 << self.slot_bits && generation <= self.mask());
+                ((slot as u64) << self.generation_bits) | u64::from(generation)
+            }
+            Token::Listener(number) => self.listener() | u64::from(number),
+        }
+    }
+
+    fn unpack(self, word: u64) -> Option<Token> {
+        if word & self.listener() != 0 {
+            return u16::try_from(word ^ self.listener()).ok().map(Token::Listener);
+        }
+        let slot = usize::try_from(word >> self.generation_bits).ok()?;
+        let low = u32::try_from(word & u64::from(u32::MAX)).ok()?;
+        let token = Token::Connection { slot, generation: low & self.mask() };
+        (slot < 1 << self.slot_bits).then_some(token)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +166,37 @@ mod tests {
             let id = ConnId::new(reactor, slot, generation);
             prop_assert_eq!((id.reactor(), id.slot(), id.generation()), (reactor, slot, generation));
         }
+
+        #[test]
+        fn tokens_survive_packing(slot in 0..SLOTS_MAX, generation: u32, number: u16) {
+            for layout in [Layout::WIDE, Layout::NARROW] {
+                let slot = slot % (1 << layout.slot_bits);
+                let generation = generation & layout.mask();
+                let connection = Token::Connection { slot, generation };
+                for token in [connection, Token::Listener(number)] {
+                    prop_assert_eq!(layout.unpack(layout.pack(token)), Some(token));
+                }
+                prop_assert_ne!(layout.pack(connection), layout.pack(Token::Listener(number)));
+            }
+        }
+
+        #[test]
+        fn every_word_is_one_token_or_none(word: u64, shift in 0..40u32) {
+            for layout in [Layout::WIDE, Layout::NARROW] {
+                if let Some(token) = layout.unpack(word >> shift) {
+                    prop_assert_eq!(layout.pack(token), word >> shift);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_token_comes_near_the_word_of_the_waker() {
+        assert_eq!(Token::unpack(usize::MAX), None);
+        let last = Token::Listener(u16::MAX);
+        assert!(Layout::WIDE.pack(last) < 1 << 57);
+        assert!(Layout::NARROW.pack(last) < u64::from(u32::MAX) - (1 << 30));
+        let last = Token::Connection { slot: (1 << 20) - 1, generation: Layout::NARROW.mask() };
+        assert_eq!(Layout::NARROW.pack(last), (1 << 31) - 1);
     }
 }

@@ -1,0 +1,5 @@
+//! Room 2, parts: data structures; no policy, no sockets, no threads.
+
+pub(crate) mod buf;
+pub(crate) mod table;
+pub(crate) mod timer;
