@@ -84,12 +84,12 @@ pub(super) fn set_reuse_address(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_address(true)
 }
 
-#[cfg(not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin")))]
+#[cfg(not(any(target_os = "solaris", target_os = "illumos")))]
 pub(super) fn set_reuse_port(socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(true)
 }
 
-#[cfg(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))]
+#[cfg(any(target_os = "solaris", target_os = "illumos"))]
 pub(super) fn set_reuse_port(_: &Socket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
