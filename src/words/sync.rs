@@ -16,5 +16,7 @@ pub(crate) use loom::{
 /// No lock of this crate is held while user code runs, and no code under one of our locks leaves
 /// its data half changed, so a poisoned lock still guards a whole value.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
