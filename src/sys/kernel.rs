@@ -48,8 +48,12 @@ pub(crate) trait Kernel: Send + 'static {
     fn watch(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()>;
 
     /// Watches the stream for input and, if `writable`, for room to write.
-    fn rewatch(&mut self, stream: &mut Self::Stream, token: usize, writable: bool)
-    -> io::Result<()>;
+    fn rewatch(
+        &mut self,
+        stream: &mut Self::Stream,
+        token: usize,
+        writable: bool,
+    ) -> io::Result<()>;
 
     /// Reads once into the spare capacity of `into`; 0 means that the peer has finished.
     fn read(&mut self, stream: &mut Self::Stream, into: &mut BytesMut) -> io::Result<usize>;

@@ -55,7 +55,13 @@ impl ConnId {
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.reactor(), self.slot(), self.generation())
+        write!(
+            f,
+            "{}.{}.{}",
+            self.reactor(),
+            self.slot(),
+            self.generation()
+        )
     }
 }
 
