@@ -43,6 +43,8 @@ pub(crate) enum Order {
     Drain,
     /// Close everything now.
     Stop,
+    /// Wait no longer for handlers that are still running.
+    Abandon,
     /// Say how things are.
     Snapshot(Sender<ReactorSnapshot>),
 }

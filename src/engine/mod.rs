@@ -1,6 +1,9 @@
 //! Room 5, engine: reactors, the threads that turn them, and how they reach each other.
 
+#[cfg(not(loom))]
 pub(crate) mod counters;
+#[cfg(not(loom))]
 pub(crate) mod desk;
+#[cfg(not(loom))]
 pub(crate) mod reactor;
 pub(crate) mod sched;

@@ -15,6 +15,7 @@ use socket2::SockRef;
 
 use super::backend;
 use super::{Event, Kernel, Listener};
+use crate::parts::mailbox::Wake;
 use crate::words::clock::{Clock, Time};
 
 /// The token of the waker's events, which nobody sees; nothing may be watched under it.
@@ -191,6 +192,12 @@ impl Waker {
             }
         }
         debug_assert!(false, "the system does not take a wake-up");
+    }
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        Waker::wake(self);
     }
 }
 

@@ -11,7 +11,7 @@ use super::error::BoxError;
 #[derive(Clone, Debug)]
 pub struct CloseReason {
     cause: Cause,
-    phase: Phase,
+    phase: ClosePhase,
     unsent_bytes: usize,
 }
 
@@ -66,7 +66,7 @@ pub enum Blame {
 /// How far a connection had come when it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Phase {
+pub enum ClosePhase {
     /// `on_open` had not returned.
     Opening,
     /// In use.
@@ -76,7 +76,7 @@ pub enum Phase {
 }
 
 impl CloseReason {
-    pub(crate) fn new(cause: Cause, phase: Phase, unsent_bytes: usize) -> Self {
+    pub(crate) fn new(cause: Cause, phase: ClosePhase, unsent_bytes: usize) -> Self {
         CloseReason { cause, phase, unsent_bytes }
     }
 
@@ -88,7 +88,7 @@ impl CloseReason {
 
     /// How far the connection had come.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ClosePhase {
         self.phase
     }
 
@@ -233,7 +233,7 @@ mod tests {
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
         assert_eq!(Cause::of_io(&reset).label(), "peer_reset");
         let other = io::Error::from_raw_os_error(5);
-        let reason = CloseReason::new(Cause::of_io(&other), Phase::Open, 7);
+        let reason = CloseReason::new(Cause::of_io(&other), ClosePhase::Open, 7);
         assert_eq!((reason.blame(), reason.errno()), (Blame::System, Some(5)));
         assert!(reason.to_string().ends_with("(7 bytes unsent)"));
     }

@@ -6,7 +6,7 @@ use crate::core::context::Verdict;
 use crate::core::session::Session;
 use crate::words::clock::Time;
 use crate::words::config::Limits;
-use crate::words::reason::{Cause, CloseReason, Phase};
+use crate::words::reason::{Cause, CloseReason, ClosePhase};
 
 /// How a socket is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,11 +140,11 @@ impl Connection {
     /// Ends the record: the session, if it was ever made, and the reason.
     pub(crate) fn into_end(self) -> (Option<Box<dyn Session>>, CloseReason) {
         let phase = if self.flags.opening {
-            Phase::Opening
+            ClosePhase::Opening
         } else if self.send == SendHalf::Open {
-            Phase::Open
+            ClosePhase::Open
         } else {
-            Phase::Closing
+            ClosePhase::Closing
         };
         let unsent = self.queued_bytes();
         let cause = self.cause.map_or(Cause::Closed, |cause| *cause);

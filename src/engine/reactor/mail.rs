@@ -63,6 +63,7 @@ impl<K: Kernel> Reactor<K> {
             Order::Resume => self.doors.iter_mut().for_each(super::Door::resume),
             Order::Drain => self.drain(),
             Order::Stop => self.stop(),
+            Order::Abandon => self.course = Course::Abandon,
             Order::Snapshot(reply) => {
                 // The asker may have given up waiting.
                 let _gone = reply.send(self.snapshot()).is_err();

@@ -87,6 +87,8 @@ enum Course {
     Serve,
     Drain,
     Stop,
+    /// Stop, and do not wait for sessions that are out.
+    Abandon,
 }
 
 /// A connection with its socket.
@@ -330,6 +332,9 @@ impl<K: Kernel> Reactor<K> {
 
     /// Whether nothing is left that this reactor would have to wait for.
     fn is_over(&self) -> bool {
+        if self.course == Course::Abandon {
+            return true;
+        }
         self.course != Course::Serve
             && self.table.is_empty()
             && self.farewells_out == 0

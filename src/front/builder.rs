@@ -1,0 +1,259 @@
+//! `Builder`: what a server is to be, and how it comes to be.
+
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::server::{Report, Server};
+use crate::core::codec::Codec;
+use crate::core::handler::Handler;
+use crate::core::job::Job;
+use crate::core::session::{Factory, Maker};
+use crate::edge::listener::Plan;
+use crate::engine::desk::{Common, Desk};
+use crate::engine::reactor::{Door, Reactor};
+use crate::engine::sched::{self, Mode, Port, SchedConfig};
+use crate::sys::{Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit};
+use crate::words::clock::Clock;
+use crate::words::config::{Limits, Placement, Scheduling, Threads};
+use crate::words::error::Error;
+use crate::words::sync::Arc;
+
+/// Says what a server is to be. Made by [`Server::builder`].
+///
+/// Nothing is opened or checked before [`start`](Builder::start) or [`run`](Builder::run), which
+/// answer with all that is wrong.
+pub struct Builder {
+    plans: Vec<Plan>,
+    limits: Limits,
+    threads: Threads,
+    placement: Placement,
+    drain_deadline: Duration,
+}
+
+/// Threads that the pool may grow to unless `workers_max` says otherwise.
+const WORKERS_MAX: usize = 64;
+/// How many listeners a server may have: their numbers are 16 bits wide.
+const LISTENERS_MAX: usize = 1 << 10;
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        let cores = available_parallelism().map_or(1, usize::from);
+        Builder {
+            plans: Vec::new(),
+            limits: Limits::for_descriptors(descriptor_limit()),
+            threads: Threads {
+                reactors: cores.min(64),
+                workers: 2,
+                workers_max: WORKERS_MAX,
+                name: String::from("switchboard"),
+                scheduling: Scheduling::TakeOver,
+            },
+            placement: Placement::default(),
+            drain_deadline: Duration::from_secs(10),
+        }
+    }
+
+    /// Serves connections to `addr`: each gets a clone of `codec` and the handler that `handler`
+    /// makes for the peer's address. May be called several times.
+    ///
+    /// An address with port 0 gets a port from the system, see [`Server::local_addr`]. If a name
+    /// has several addresses, the first that can be listened on is taken. A name is resolved at
+    /// once, which may block.
+    #[must_use]
+    pub fn listen<C, H>(
+        mut self,
+        addr: impl ToSocketAddrs + fmt::Debug,
+        codec: C,
+        handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
+    ) -> Self
+    where
+        C: Codec + Clone + Sync,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.plans.push(Plan::new(addr, Arc::new(Maker { codec, handler })));
+        self
+    }
+
+    /// Threads that poll and run quick handlers. Default: the number of cores, at most 64.
+    /// Range: 1 to 256.
+    #[must_use]
+    pub fn reactors(mut self, count: usize) -> Self {
+        self.threads.reactors = count;
+        self
+    }
+
+    /// Threads that stand by to pick up a reactor whose handler is slow. Default: 2. Range: 0 to
+    /// `workers_max`. With 0 every handler runs on its reactor's thread and may delay others.
+    #[must_use]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.threads.workers = count;
+        self.threads.workers_max = self.threads.workers_max.max(count);
+        self
+    }
+
+    /// How many workers there may be while handlers block; they come as needed and leave after
+    /// 10 s without work. Default: 64. Range: `workers` to 65,536.
+    #[must_use]
+    pub fn workers_max(mut self, count: usize) -> Self {
+        self.threads.workers_max = count;
+        self
+    }
+
+    /// What the threads' names begin with. Default: `switchboard`. 1 to 32 printable characters.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.threads.name = name.into();
+        self
+    }
+
+    /// Which thread runs a handler. Default: [`Scheduling::TakeOver`].
+    #[must_use]
+    pub fn scheduling(mut self, scheduling: Scheduling) -> Self {
+        self.threads.scheduling = scheduling;
+        self
+    }
+
+    /// Which reactor a connection goes to. Default: see [`Placement`].
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Changes the limits.
+    ///
+    /// ```
+    /// let builder = switchboard::Server::builder().limits(|limits| limits.connections_max = 500);
+    /// ```
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// How long [`run`](Builder::run) lets connections come to an end after a signal. Default:
+    /// 10 s.
+    #[must_use]
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain_deadline = deadline;
+        self
+    }
+
+    /// Starts the server in threads of its own and returns.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
+    /// listener, a poll or a thread. Nothing is left running then.
+    pub fn start(self) -> Result<Server, Error> {
+        let Builder { plans, limits, threads, placement, .. } = self;
+        limits.check()?;
+        threads.check()?;
+        if plans.len() > LISTENERS_MAX {
+            let allowed = format!("at most {LISTENERS_MAX}");
+            return Err(Error::config("listen", format!("{} listeners", plans.len()), allowed));
+        }
+        let clock = Clock::start();
+        let common = Arc::new(Common::new(limits, placement));
+        let kernels = (0..threads.reactors)
+            .map(|_| MioKernel::new(clock, common.limits.events_per_turn))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::io("making a poll", error))?;
+        let desks: Vec<_> = kernels
+            .iter()
+            .map(|kernel| Arc::new(Desk::new(Box::new(kernel.waker()), move || clock.now())))
+            .collect();
+        common.set_desks(desks.clone());
+        let mut addrs = Vec::with_capacity(plans.len());
+        let doors = open_doors(plans, threads.reactors, &common, &mut addrs)?;
+        let (scheduler, ports) =
+            sched::prepare::<Reactor<MioKernel>>(sched_config(threads), desks.clone());
+        let reactors = make_reactors(kernels, &common, desks, ports, doors)?;
+        let stats = scheduler.stats();
+        let running =
+            scheduler.start(reactors).map_err(|error| Error::io("starting the threads", error))?;
+        Ok(Server::new(running, common, stats, addrs, clock))
+    }
+
+    /// Starts the server and serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console
+    /// on Windows), then drains: stops accepting, asks every connection to come to an end, and
+    /// closes what is left after [`drain_deadline`](Builder::drain_deadline). A second signal ends
+    /// the wait.
+    ///
+    /// # Errors
+    /// As [`start`](Builder::start); also if the signals cannot be caught, because another server
+    /// of this process does so already, and if the server cannot go on.
+    pub fn run(self) -> Result<Report, Error> {
+        let deadline = self.drain_deadline;
+        self.start()?.run_until_signal(deadline)
+    }
+}
+
+impl Default for Placement {
+    /// [`ReusePort`](Placement::ReusePort) where the system balances it, else
+    /// [`LeastLoaded`](Placement::LeastLoaded).
+    fn default() -> Self {
+        if REUSE_PORT_BALANCES { Placement::ReusePort } else { Placement::LeastLoaded }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("listeners", &self.plans.len())
+            .field("limits", &self.limits)
+            .field("threads", &self.threads)
+            .field("placement", &self.placement)
+            .finish_non_exhaustive()
+    }
+}
+
+fn sched_config(threads: Threads) -> SchedConfig {
+    let Threads { reactors, workers, workers_max, name, scheduling } = threads;
+    let mode = match scheduling {
+        Scheduling::TakeOver => Mode::TakeOver,
+        Scheduling::HandOff => Mode::HandOff,
+        Scheduling::Inline => Mode::Inline,
+    };
+    SchedConfig { reactors, workers, workers_max, mode, name }
+}
+
+type Doors = Vec<Door<MioKernel>>;
+
+/// Opens the listeners: for each reactor, a door for each of them.
+fn open_doors(
+    plans: Vec<Plan>,
+    reactors: usize,
+    common: &Common<MioKernel>,
+    addrs: &mut Vec<SocketAddr>,
+) -> Result<Vec<Doors>, Error> {
+    let mut doors: Vec<Doors> = (0..reactors).map(|_| Vec::new()).collect();
+    for (number, mut plan) in plans.into_iter().enumerate() {
+        let opened = plan.open(number, reactors, common.placement, &common.limits)?;
+        addrs.push(opened.addr);
+        let number = u16::try_from(number).expect("LISTENERS_MAX is less than 2^16");
+        let places = doors.iter_mut().zip(opened.sockets);
+        places.for_each(|(doors, socket): (&mut Doors, Option<Listener>)| {
+            let factory: Arc<dyn Factory> = Arc::clone(&plan.factory);
+            doors.push(Door::new(number, socket, factory));
+        });
+    }
+    Ok(doors)
+}
+
+fn make_reactors(
+    kernels: Vec<MioKernel>,
+    common: &Arc<Common<MioKernel>>,
+    desks: Vec<Arc<Desk<MioKernel>>>,
+    ports: Vec<Port<Job>>,
+    doors: Vec<Doors>,
+) -> Result<Vec<Reactor<MioKernel>>, Error> {
+    let parts = kernels.into_iter().zip(desks).zip(ports).zip(doors);
+    parts
+        .map(|(((kernel, desk), port), doors)| {
+            Reactor::new(kernel, Arc::clone(common), desk, port, doors)
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Error::io("watching a listener", error))
+}

@@ -1,0 +1,4 @@
+//! Room 7, front: what a user of the crate sees.
+
+pub(crate) mod builder;
+pub(crate) mod server;

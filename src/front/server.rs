@@ -1,0 +1,340 @@
+//! `Server` and `Control`: a server at work, and its end.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::builder::Builder;
+use crate::engine::counters::ReactorSnapshot;
+use crate::engine::desk::{Common, Order};
+use crate::engine::reactor::Reactor;
+use crate::engine::sched::{Running, Stats};
+use crate::sys::{Awoken, MioKernel, Termination};
+use crate::words::clock::{Clock, Time};
+use crate::words::error::Error;
+use crate::words::sync::Arc;
+
+/// A server at work. Dropping it stops it.
+pub struct Server {
+    running: Option<Running<Reactor<MioKernel>>>,
+    control: Control,
+    addrs: Vec<SocketAddr>,
+    clock: Clock,
+    started: Time,
+}
+
+/// How long a server that is stopped waits for handlers that are still running.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+/// How long a snapshot waits for a reactor: one that somebody holds answers within a turn, and no
+/// reactor lies unattended for longer than a few milliseconds.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Server {
+    /// Says what the server is to be.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn new(
+        running: Running<Reactor<MioKernel>>,
+        common: Arc<Common<MioKernel>>,
+        stats: Arc<Stats>,
+        addrs: Vec<SocketAddr>,
+        clock: Clock,
+    ) -> Self {
+        let started = clock.now();
+        let control = Control { common, stats };
+        Server { running: Some(running), control, addrs, clock, started }
+    }
+
+    /// The address of the first listener, with the port that the system chose.
+    ///
+    /// # Panics
+    /// If the server has no listener.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        *self.addrs.first().expect("the server has a listener")
+    }
+
+    /// The addresses of all listeners, in the order in which they were asked for.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+
+    /// What steers this server from any thread, handlers included.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// See [`Control::suspend`].
+    pub fn suspend(&self) {
+        self.control.suspend();
+    }
+
+    /// See [`Control::resume`].
+    pub fn resume(&self) {
+        self.control.resume();
+    }
+
+    /// See [`Control::snapshot`].
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.control.snapshot()
+    }
+
+    /// Comes to an end without losing anything: serves the clients that wait to be accepted,
+    /// closes the listeners, asks every connection to come to an end
+    /// ([`on_drain`](crate::Handler::on_drain)) and waits for them; closes what is left at the
+    /// deadline. Blocks; not to be called from a handler.
+    pub fn drain(mut self, deadline: Duration) -> Report {
+        self.control.common.order(&Order::Drain);
+        self.control.common.wait_stopped(deadline);
+        self.finish()
+    }
+
+    /// Closes everything now. Waits a second for handlers that are still running; those that run
+    /// on are left behind and counted. Blocks; not to be called from a handler.
+    pub fn stop(mut self) -> Report {
+        self.finish()
+    }
+
+    /// Serves until somebody calls [`Control::stop`], then stops.
+    ///
+    /// # Errors
+    /// If the server could not go on.
+    pub fn wait(mut self) -> Result<Report, Error> {
+        self.control.common.wait_for_end();
+        self.finish_or_fail()
+    }
+
+    pub(crate) fn run_until_signal(mut self, deadline: Duration) -> Result<Report, Error> {
+        let termination =
+            Termination::install().map_err(|error| Error::io("catching signals", error))?;
+        let wait = || termination.wait().map_err(|error| Error::io("waiting for signals", error));
+        let common = &self.control.common;
+        let awoken = thread::scope(|scope| {
+            let interrupter = termination.interrupter();
+            scope.spawn(move || {
+                common.wait_for_end();
+                interrupter.interrupt();
+            });
+            let awoken = wait();
+            common.ask_stop();
+            // The watcher's interrupt is taken before the next wait, whoever came first.
+            if !matches!(awoken, Ok(Awoken::Interrupt)) {
+                wait().map(|_| awoken)?
+            } else {
+                awoken
+            }
+        })?;
+        if awoken == Awoken::Signal {
+            common.order(&Order::Drain);
+            thread::scope(|scope| {
+                let interrupter = termination.interrupter();
+                scope.spawn(move || {
+                    common.wait_stopped(deadline);
+                    interrupter.interrupt();
+                });
+                let second = wait();
+                // A second signal: enough.
+                if !matches!(second, Ok(Awoken::Interrupt)) {
+                    common.order(&Order::Stop);
+                }
+                second
+            })?;
+        }
+        self.finish_or_fail()
+    }
+
+    fn finish_or_fail(&mut self) -> Result<Report, Error> {
+        let report = self.finish();
+        self.control.common.take_failure().map_or(Ok(report), Err)
+    }
+
+    /// Stops what still runs, joins the threads, and sums up.
+    fn finish(&mut self) -> Report {
+        let common = &self.control.common;
+        if !common.wait_stopped(Duration::ZERO) {
+            common.order(&Order::Stop);
+            if !common.wait_stopped(STOP_GRACE) {
+                common.order(&Order::Abandon);
+            }
+        }
+        let mut report = Report::default();
+        if let Some(running) = self.running.take() {
+            let joined = running.join(STOP_GRACE);
+            report.stuck = joined.stuck;
+            for reactor in &joined.reactors {
+                report.add(reactor);
+            }
+        }
+        report.elapsed = self.clock.now().since(self.started);
+        report
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.finish();
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addrs", &self.addrs).finish_non_exhaustive()
+    }
+}
+
+/// Steers a server from any thread, also from its own handlers. No call but
+/// [`snapshot`](Control::snapshot) waits for anything.
+#[derive(Clone)]
+pub struct Control {
+    common: Arc<Common<MioKernel>>,
+    stats: Arc<Stats>,
+}
+
+impl Control {
+    /// Stops accepting; new clients wait in the system's queue. Connections are not affected.
+    pub fn suspend(&self) {
+        self.common.order(&Order::Suspend);
+    }
+
+    /// Accepts again.
+    pub fn resume(&self) {
+        self.common.order(&Order::Resume);
+    }
+
+    /// Asks the server to stop: [`Server::wait`] and [`Builder::run`](crate::Builder::run) return.
+    /// Every connection is closed at once.
+    pub fn stop(&self) {
+        self.common.order(&Order::Stop);
+        self.common.ask_stop();
+    }
+
+    /// How the server is. Blocks for as long as a reactor needs to answer: a turn, as a rule less
+    /// than a millisecond. Not to be called from a handler, which would wait for its own reactor.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let (sender, receiver) = mpsc::channel();
+        self.common.order(&Order::Snapshot(sender));
+        let count = self.common.desks().len();
+        let mut reactors: Vec<_> = (0..count)
+            .map_while(|_| receiver.recv_timeout(SNAPSHOT_PATIENCE).ok())
+            .collect();
+        reactors.sort_by_key(|reactor| reactor.reactor);
+        let stats = self.stats.snapshot();
+        Snapshot {
+            reactors,
+            admitted: self.common.admission.count(),
+            threads: stats.threads,
+            take_overs: stats.take_overs,
+            lost_races: stats.lost_races,
+            steals: stats.steals,
+            offloads: stats.offloads,
+            samples: stats.samples,
+        }
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control")
+    }
+}
+
+/// A server at one moment. The reactors answer one after the other, so sums over them may be off
+/// by what happened in between.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Each reactor; those that have ended are missing.
+    pub reactors: Vec<ReactorSnapshot>,
+    /// Connections that count against `connections_max`.
+    pub admitted: usize,
+    /// Threads that run, the sentinel not counted.
+    pub threads: u64,
+    /// Reactors that were taken over from a thread with a slow handler.
+    pub take_overs: u64,
+    /// Take-overs that came too late because the thread was back.
+    pub lost_races: u64,
+    /// Jobs that idle threads took from a heavy reactor.
+    pub steals: u64,
+    /// Jobs that went through the slow lane.
+    pub offloads: u64,
+    /// Looks of the sentinel at the reactors.
+    pub samples: u64,
+}
+
+impl Snapshot {
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.reactors.iter().map(|reactor| reactor.connections).sum()
+    }
+
+    /// Connections opened since the start.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.reactors.iter().map(|reactor| reactor.opened).sum()
+    }
+}
+
+/// What a server did in all, once it has ended.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Connections opened.
+    pub opened: u64,
+    /// Connections ended, by the label of their cause.
+    pub closed: Vec<(&'static str, u64)>,
+    /// Threads that were left behind in a handler that did not return.
+    pub stuck: usize,
+    /// How long the server ran.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// Connections ended; equals `opened` unless threads are stuck.
+    #[must_use]
+    pub fn closed_count(&self) -> u64 {
+        self.closed.iter().map(|&(_, count)| count).sum()
+    }
+
+    /// Connections ended for the cause with this [label](crate::Cause::label).
+    #[must_use]
+    pub fn closed_by(&self, label: &str) -> u64 {
+        let matching = self.closed.iter().filter(|&&(name, _)| name == label);
+        matching.map(|&(_, count)| count).sum()
+    }
+
+    fn add(&mut self, reactor: &Reactor<MioKernel>) {
+        let counters = reactor.counters();
+        self.opened += counters.opened;
+        for (label, count) in counters.closed_by_label() {
+            match self.closed.iter_mut().find(|(name, _)| *name == label) {
+                Some((_, sum)) => *sum += count,
+                None => self.closed.push((label, count)),
+            }
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} connections opened, {} closed", self.opened, self.closed_count())?;
+        for (label, count) in &self.closed {
+            write!(f, ", {label}: {count}")?;
+        }
+        if self.stuck > 0 {
+            write!(f, ", {} threads stuck in handlers", self.stuck)?;
+        }
+        write!(f, ", {:.1} s", self.elapsed.as_secs_f64())
+    }
+}
