@@ -95,7 +95,7 @@ pub struct Context<'a, M = Bytes> {
     office: &'a dyn Office,
 }
 
-impl<'a, M: Send + 'static> Context<'a, M> {
+impl<'a, M> Context<'a, M> {
     pub(crate) fn new(
         hand: &'a mut Hand,
         encoder: &'a mut dyn Encode<M>,
@@ -157,7 +157,10 @@ impl<'a, M: Send + 'static> Context<'a, M> {
 
     /// The connection for other threads, or for later.
     #[must_use]
-    pub fn handle(&mut self) -> Handle<M> {
+    pub fn handle(&mut self) -> Handle<M>
+    where
+        M: Send + 'static,
+    {
         let Hand { id, gate, send_max_bytes, .. } = &mut *self.hand;
         let make = || Arc::new(Gate::new(*id, *send_max_bytes, self.office.post()));
         Handle::new(Arc::clone(gate.get_or_insert_with(make)))

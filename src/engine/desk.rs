@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
@@ -16,7 +17,7 @@ use crate::words::clock::Time;
 use crate::words::config::{Limits, Placement};
 use crate::words::error::Error;
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::words::sync::{Arc, Condvar, Mutex, lock};
+use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
 
 /// What a reactor finds in its mailbox.
 pub(crate) enum Letter<K: Kernel> {
@@ -107,6 +108,15 @@ impl<K: Kernel> fmt::Debug for Desk<K> {
     }
 }
 
+/// Why a server comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All reactors have stopped, or somebody asked for it.
+    Stop,
+    /// The system asked for it.
+    Signal,
+}
+
 /// What the reactors of one server share.
 #[derive(Debug)]
 pub(crate) struct Common<K: Kernel> {
@@ -124,6 +134,7 @@ pub(crate) struct Common<K: Kernel> {
 struct Progress {
     stopped: usize,
     stop_asked: bool,
+    signals: usize,
     failure: Option<Error>,
 }
 
@@ -210,16 +221,37 @@ impl<K: Kernel> Common<K> {
         self.moved.notify_all();
     }
 
+    /// The system asked for the end.
+    pub(crate) fn note_signal(&self) {
+        lock(&self.progress).signals += 1;
+        self.moved.notify_all();
+    }
+
     /// Waits until all reactors have stopped or somebody asks for the end.
-    pub(crate) fn wait_for_end(&self) {
+    pub(crate) fn wait_for_end(&self) -> Ending {
         let mut progress = lock(&self.progress);
-        while progress.stopped < self.desks().len() && !progress.stop_asked {
-            progress = self.moved.wait(progress).unwrap_or_else(|poisoned| poisoned.into_inner());
+        loop {
+            if progress.stopped == self.desks().len() || progress.stop_asked {
+                return Ending::Stop;
+            }
+            if progress.signals > 0 {
+                return Ending::Signal;
+            }
+            progress = wait(&self.moved, progress);
         }
     }
 
+    /// Waits until all reactors have stopped, at most for `patience`; a second signal or a stop
+    /// ends the wait.
+    pub(crate) fn wait_drained(&self, patience: Duration) {
+        let all = self.desks().len();
+        let goes_on = |p: &mut Progress| p.stopped < all && p.signals < 2 && !p.stop_asked;
+        let waited = self.moved.wait_timeout_while(lock(&self.progress), patience, goes_on);
+        drop(waited.unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+
     /// Waits until all reactors have stopped, at most for `patience`. True if they have.
-    pub(crate) fn wait_stopped(&self, patience: std::time::Duration) -> bool {
+    pub(crate) fn wait_stopped(&self, patience: Duration) -> bool {
         let all = self.desks().len();
         let progress = lock(&self.progress);
         let waited = self.moved.wait_timeout_while(progress, patience, |p| p.stopped < all);

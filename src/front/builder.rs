@@ -30,6 +30,7 @@ pub struct Builder {
     threads: Threads,
     placement: Placement,
     drain_deadline: Duration,
+    on_start: Option<Box<dyn FnOnce(&[SocketAddr])>>,
 }
 
 /// Threads that the pool may grow to unless `workers_max` says otherwise.
@@ -52,6 +53,7 @@ impl Builder {
             },
             placement: Placement::default(),
             drain_deadline: Duration::from_secs(10),
+            on_start: None,
         }
     }
 
@@ -141,13 +143,21 @@ impl Builder {
         self
     }
 
+    /// Calls `tell` with the addresses of all listeners once they are open, which is the way to
+    /// learn of ports that the system chose if [`run`](Builder::run) is called.
+    #[must_use]
+    pub fn on_start(mut self, tell: impl FnOnce(&[SocketAddr]) + 'static) -> Self {
+        self.on_start = Some(Box::new(tell));
+        self
+    }
+
     /// Starts the server in threads of its own and returns.
     ///
     /// # Errors
     /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
     /// listener, a poll or a thread. Nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
-        let Builder { plans, limits, threads, placement, .. } = self;
+        let Builder { plans, limits, threads, placement, on_start, .. } = self;
         limits.check()?;
         threads.check()?;
         if plans.len() > LISTENERS_MAX {
@@ -173,6 +183,9 @@ impl Builder {
         let stats = scheduler.stats();
         let running =
             scheduler.start(reactors).map_err(|error| Error::io("starting the threads", error))?;
+        if let Some(tell) = on_start {
+            tell(&addrs);
+        }
         Ok(Server::new(running, common, stats, addrs, clock))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use crate::engine::counters::ReactorSnapshot;
-use crate::engine::desk::{Common, Order};
+use crate::engine::desk::{Common, Ending, Order};
 use crate::engine::reactor::Reactor;
 use crate::engine::sched::{Running, Stats};
 use crate::sys::{Awoken, MioKernel, Termination};
@@ -115,39 +115,22 @@ impl Server {
     pub(crate) fn run_until_signal(mut self, deadline: Duration) -> Result<Report, Error> {
         let termination =
             Termination::install().map_err(|error| Error::io("catching signals", error))?;
-        let wait = || termination.wait().map_err(|error| Error::io("waiting for signals", error));
         let common = &self.control.common;
-        let awoken = thread::scope(|scope| {
-            let interrupter = termination.interrupter();
-            scope.spawn(move || {
-                common.wait_for_end();
-                interrupter.interrupt();
-            });
-            let awoken = wait();
-            common.ask_stop();
-            // The watcher's interrupt is taken before the next wait, whoever came first.
-            if !matches!(awoken, Ok(Awoken::Interrupt)) {
-                wait().map(|_| awoken)?
-            } else {
-                awoken
-            }
-        })?;
-        if awoken == Awoken::Signal {
-            common.order(&Order::Drain);
-            thread::scope(|scope| {
-                let interrupter = termination.interrupter();
-                scope.spawn(move || {
-                    common.wait_stopped(deadline);
-                    interrupter.interrupt();
-                });
-                let second = wait();
-                // A second signal: enough.
-                if !matches!(second, Ok(Awoken::Interrupt)) {
-                    common.order(&Order::Stop);
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                while termination.wait()? == Awoken::Signal {
+                    common.note_signal();
                 }
-                second
-            })?;
-        }
+                Ok(())
+            });
+            if common.wait_for_end() == Ending::Signal {
+                common.order(&Order::Drain);
+                common.wait_drained(deadline);
+            }
+            termination.interrupter().interrupt();
+            watcher.join().unwrap_or(Ok(()))
+        })
+        .map_err(|error| Error::io("waiting for signals", error))?;
         self.finish_or_fail()
     }
 

@@ -132,6 +132,14 @@ impl<T> Table<T> {
     }
 
     /// All records with their ids, in the order of their slots.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
+        let reactor = self.reactor;
+        self.slots.iter().map(move |(slot, held)| {
+            (ConnId::new(reactor, slot, held.generation), &held.record)
+        })
+    }
+
+    /// All records with their ids, in the order of their slots.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut T)> {
         let reactor = self.reactor;
         self.slots.iter_mut().map(move |(slot, held)| {

@@ -80,6 +80,13 @@ impl Wheel {
         true
     }
 
+    /// Moves the entry that `schedule` entered for `key` to `at` if it would be due later.
+    pub(crate) fn bring_forward(&mut self, id: TimerId, key: ConnId, at: Time) {
+        if self.holds(id, key) && self.entries[id.index()].tick > tick_not_before(at) {
+            self.reschedule(id, key, at);
+        }
+    }
+
     /// Removes the entry that `schedule` entered for `key`. Answers `false` if there is no such
     /// entry any more: it has fired or was cancelled.
     pub(crate) fn cancel(&mut self, id: TimerId, key: ConnId) -> bool {

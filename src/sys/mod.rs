@@ -40,7 +40,7 @@ pub(crate) use backend::{
 };
 pub(crate) use kernel::{Event, Kernel};
 pub(crate) use listen::{Keepalive, ListenOptions, Listener, StreamOptions, tcp_queue};
-pub(crate) use mio::{MioKernel, WAKE, Waker};
+pub(crate) use mio::MioKernel;
 
 /// Why [`Termination::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
-use super::{Course, Entry, Phase, Reactor, Watch};
+use super::{Course, Entry, Phase, Reactor};
 use crate::core::conn::Connection;
 use crate::core::job::{Job, Task};
 use crate::core::limits::Permit;

@@ -322,11 +322,8 @@ impl<K: Kernel> Reactor<K> {
         }
         match *entry.conn.timer_mut() {
             None => *entry.conn.timer_mut() = Some(self.wheel.schedule(id, deadline)),
-            Some(timer) if self.wheel.fires_after(timer, deadline) => {
-                self.wheel.reschedule(timer, id, deadline);
-            }
-            // It fires early and is moved on then: activity does not touch the wheel.
-            Some(_) => {}
+            // One that fires early is moved on then: activity does not touch the wheel.
+            Some(timer) => self.wheel.bring_forward(timer, id, deadline),
         }
     }
 

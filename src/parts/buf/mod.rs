@@ -1,4 +1,7 @@
 //! Bytes on their way: what waits to be written, and the buffers that are read into.
 
-pub(crate) mod outbox;
-pub(crate) mod pool;
+mod outbox;
+mod pool;
+
+pub use outbox::Outbox;
+pub(crate) use pool::BufferPool;

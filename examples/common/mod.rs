@@ -1,0 +1,47 @@
+//! The command line that the examples share.
+
+use std::net::SocketAddr;
+
+use lexopt::prelude::*;
+use switchboard::{Builder, Server};
+
+/// What every example can be told.
+pub struct Options {
+    pub addr: SocketAddr,
+    pub reactors: Option<usize>,
+    pub workers: Option<usize>,
+}
+
+/// Reads `--addr A --reactors N --workers N`.
+pub fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
+    let addr = default_addr.parse().expect("the examples' addresses are addresses");
+    let mut options = Options { addr, reactors: None, workers: None };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("addr") => options.addr = parser.value()?.parse()?,
+            Long("reactors") => options.reactors = Some(parser.value()?.parse()?),
+            Long("workers") => options.workers = Some(parser.value()?.parse()?),
+            Short('h') | Long("help") => {
+                println!("[--addr {default_addr}] [--reactors N] [--workers N]");
+                std::process::exit(0);
+            }
+            _ => return Err(arg.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+impl Options {
+    /// A builder with the threads that were asked for.
+    pub fn builder(&self) -> Builder {
+        let mut builder = Server::builder();
+        if let Some(reactors) = self.reactors {
+            builder = builder.reactors(reactors);
+        }
+        if let Some(workers) = self.workers {
+            builder = builder.workers(workers);
+        }
+        builder
+    }
+}
