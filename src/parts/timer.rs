@@ -348,7 +348,8 @@ mod tests {
             let mut wheel = Wheel::new(now);
             let mut model = Model { seen: start_ms, ..Model::default() };
             let mut ids: BTreeMap<ConnId, TimerId> = BTreeMap::new();
-            let after = |now: Time, nanos: u64| Time::from_nanos(now.as_nanos().saturating_add(nanos));
+            let after =
+                |now: Time, nanos: u64| Time::from_nanos(now.as_nanos().saturating_add(nanos));
             for (op, generation) in ops.into_iter().zip(0..) {
                 let pick = |pick: Index| ids.iter().nth(pick.index(ids.len().max(1)));
                 match op {
@@ -387,7 +388,7 @@ mod tests {
                 let first = model.ticks.values().min().map(|tick| (*tick).max(model.seen));
                 if let Some(deadline) = wheel.next_deadline() {
                     let first = first.expect("a deadline without an entry");
-                    prop_assert!(deadline.as_nanos() / MILLI <= first, "too late: it would miss one");
+                    prop_assert!(deadline.as_nanos() / MILLI <= first, "it would miss one");
                 } else {
                     prop_assert!(first.is_none_or(|tick| tick.checked_mul(MILLI).is_none()));
                 }
