@@ -1,4 +1,4 @@
-//! Time as the crate speaks it: nanoseconds since a server started; the one place that reads a clock.
+//! Time as the crate speaks it: nanoseconds since a server started; the one place that reads it.
 
 use std::ops::Add;
 use std::time::{Duration, Instant};

@@ -324,6 +324,13 @@ mod tests {
         ]
     }
 
+    fn pins_a_buffer_for_little(outbox: &Outbox) -> bool {
+        outbox.parts.iter().any(|part| match part {
+            Part::Shared(bytes) => bytes.len() <= LEFTOVER_MAX_BYTES,
+            Part::Copied(_) => false,
+        })
+    }
+
     /// `len` bytes that no other call of the same test gives.
     fn fresh(len: usize, next: &mut u32) -> Vec<u8> {
         *next += 1;
@@ -331,6 +338,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
         #[test]
         fn behaves_as_a_vec_of_bytes(ops in vec(ops(), 1..60)) {
             let (mut outbox, mut model, mut next) = (Outbox::new(), Vec::new(), 0);
@@ -356,12 +364,18 @@ mod tests {
                         }
                         let gone = gone.min(all.len());
                         other.advance(gone);
+                        if gone % 2 == 1 {
+                            other.compact();
+                        }
                         model.extend_from_slice(&all[gone..]);
                         outbox.append(&mut other);
                         prop_assert!(other.is_empty() && content(&other).is_empty());
                         prop_assert_eq!(other.retained_bytes(), counted(&other));
                         other.put_slice(b"again");
-                        prop_assert_eq!(content(&other), b"again");
+                        other.put(Bytes::from_static(&[9; 600]));
+                        other.compact();
+                        prop_assert!(!pins_a_buffer_for_little(&other));
+                        prop_assert_eq!(content(&other), [&b"again"[..], &[9; 600]].concat());
                     }
                     Op::Advance(len) => {
                         let len = len.min(model.len());
@@ -370,11 +384,7 @@ mod tests {
                     }
                     Op::Compact => {
                         outbox.compact();
-                        let small = |part: &Part| match part {
-                            Part::Shared(bytes) => bytes.len() <= LEFTOVER_MAX_BYTES,
-                            Part::Copied(_) => false,
-                        };
-                        prop_assert!(!outbox.parts.iter().any(small));
+                        prop_assert!(!pins_a_buffer_for_little(&outbox));
                     }
                     Op::Clear => {
                         model.clear();
