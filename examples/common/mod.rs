@@ -6,14 +6,14 @@ use lexopt::prelude::*;
 use switchboard::{Builder, Server};
 
 /// What every example can be told.
-pub struct Options {
-    pub addr: SocketAddr,
-    pub reactors: Option<usize>,
-    pub workers: Option<usize>,
+pub(crate) struct Options {
+    pub(crate) addr: SocketAddr,
+    pub(crate) reactors: Option<usize>,
+    pub(crate) workers: Option<usize>,
 }
 
 /// Reads `--addr A --reactors N --workers N`.
-pub fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
+pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
     let addr = default_addr.parse().expect("the examples' addresses are addresses");
     let mut options = Options { addr, reactors: None, workers: None };
     let mut parser = lexopt::Parser::from_env();
@@ -34,7 +34,7 @@ pub fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
 
 impl Options {
     /// A builder with the threads that were asked for.
-    pub fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         let mut builder = Server::builder();
         if let Some(reactors) = self.reactors {
             builder = builder.reactors(reactors);

@@ -94,9 +94,8 @@ fn serve(
     mut hand: Hand,
     office: &dyn Office,
 ) -> Rest {
-    let served = catch_unwind(AssertUnwindSafe(|| {
-        session.serve(errand, &mut input, &mut hand, office)
-    }));
+    let served =
+        catch_unwind(AssertUnwindSafe(|| session.serve(errand, &mut input, &mut hand, office)));
     let panicked = served.is_err();
     match served {
         Ok(Ok(())) => {}

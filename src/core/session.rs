@@ -76,7 +76,9 @@ where
     ) -> Result<(), Cause> {
         let Framed { codec, handler } = self;
         if errand.open {
-            handler.on_open(&mut Context::new(hand, codec, office)).map_err(Cause::handler_failed)?;
+            handler
+                .on_open(&mut Context::new(hand, codec, office))
+                .map_err(Cause::handler_failed)?;
         }
         for parcel in errand.parcels {
             send(codec, parcel, hand)?;

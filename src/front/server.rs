@@ -208,9 +208,8 @@ impl Control {
         let (sender, receiver) = mpsc::channel();
         self.common.order(&Order::Snapshot(sender));
         let count = self.common.desks().len();
-        let mut reactors: Vec<_> = (0..count)
-            .map_while(|_| receiver.recv_timeout(SNAPSHOT_PATIENCE).ok())
-            .collect();
+        let mut reactors: Vec<_> =
+            (0..count).map_while(|_| receiver.recv_timeout(SNAPSHOT_PATIENCE).ok()).collect();
         reactors.sort_by_key(|reactor| reactor.reactor);
         let stats = self.stats.snapshot();
         Snapshot {

@@ -182,9 +182,7 @@ mod tests {
             mailbox.drain_into(&mut letters);
             seen += u32::try_from(letters.drain(..).count()).unwrap();
         }
-        posters
-            .into_iter()
-            .for_each(|poster| poster.join().unwrap());
+        posters.into_iter().for_each(|poster| poster.join().unwrap());
         assert!(!mailbox.has_mail());
     }
 }

@@ -134,9 +134,9 @@ impl<T> Table<T> {
     /// All records with their ids, in the order of their slots.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &T)> {
         let reactor = self.reactor;
-        self.slots.iter().map(move |(slot, held)| {
-            (ConnId::new(reactor, slot, held.generation), &held.record)
-        })
+        self.slots
+            .iter()
+            .map(move |(slot, held)| (ConnId::new(reactor, slot, held.generation), &held.record))
     }
 
     /// All records with their ids, in the order of their slots.

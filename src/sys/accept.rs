@@ -29,9 +29,7 @@ pub(crate) fn classify_accept(error: &io::Error) -> AcceptFault {
             false => AcceptFault::Next,
         };
     };
-    let known = backend::ACCEPT_FAULTS
-        .iter()
-        .find(|(known, _)| *known == code);
+    let known = backend::ACCEPT_FAULTS.iter().find(|(known, _)| *known == code);
     known.map_or(AcceptFault::Next, |(_, fault)| *fault)
 }
 

@@ -118,11 +118,7 @@ mod tests {
             tcp_queue(&socket).unwrap_err(),
             Termination::install().unwrap_err(),
         ];
-        assert!(
-            errors
-                .iter()
-                .all(|error| error.kind() == io::ErrorKind::Unsupported)
-        );
+        assert!(errors.iter().all(|error| error.kind() == io::ErrorKind::Unsupported));
         assert_eq!((descriptor_limit(), raise_descriptor_limit()), (None, None));
         set_keepalive(&socket, &Keepalive::default()).unwrap();
         assert!(socket.keepalive().unwrap());

@@ -26,12 +26,7 @@ pub(crate) struct ListenOptions {
 impl Default for ListenOptions {
     fn default() -> Self {
         let accepted = StreamOptions::default();
-        ListenOptions {
-            backlog: 4096,
-            reuse_port: false,
-            only_v6: true,
-            accepted,
-        }
+        ListenOptions { backlog: 4096, reuse_port: false, only_v6: true, accepted }
     }
 }
 
@@ -99,11 +94,7 @@ pub(crate) struct Keepalive {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Keepalive {
-            idle: Duration::from_secs(60),
-            interval: Duration::from_secs(10),
-            count: 3,
-        }
+        Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 }
     }
 }
 
@@ -144,10 +135,7 @@ impl Listener {
         accepted: &StreamOptions,
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Listener {
-            socket: TcpListener::from_std(socket),
-            accepted: *accepted,
-        })
+        Ok(Listener { socket: TcpListener::from_std(socket), accepted: *accepted })
     }
 
     /// Gives the socket away, still non-blocking; it must not be watched any more.
@@ -183,17 +171,8 @@ impl Listener {
         if backend::ACCEPTED_INHERIT {
             return;
         }
-        let tuned = self
-            .accepted
-            .apply(stream)
-            .and_then(|()| backend::set_no_sigpipe(stream));
-        debug_assert!(
-            tuned
-                .as_ref()
-                .err()
-                .is_none_or(|e| e.raw_os_error().is_some()),
-            "{tuned:?}"
-        );
+        let tuned = self.accepted.apply(stream).and_then(|()| backend::set_no_sigpipe(stream));
+        debug_assert!(tuned.as_ref().err().is_none_or(|e| e.raw_os_error().is_some()), "{tuned:?}");
     }
 }
 
@@ -234,10 +213,7 @@ mod tests {
     #[test]
     fn listeners_on_one_port_share_its_connections() {
         const { assert!(REUSE_PORT_BALANCES) };
-        let options = ListenOptions {
-            reuse_port: true,
-            ..ListenOptions::default()
-        };
+        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         let first = Listener::listen(loopback(), &options).unwrap();
         let addr = first.local_addr().unwrap();
         let second = Listener::listen(addr, &options).unwrap();
@@ -260,10 +236,7 @@ mod tests {
     #[cfg(windows)]
     #[test]
     fn sharing_a_port_is_unsupported() {
-        let options = ListenOptions {
-            reuse_port: true,
-            ..ListenOptions::default()
-        };
+        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         let error = Listener::listen(loopback(), &options).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
         const { assert!(!REUSE_PORT_BALANCES) };
@@ -272,10 +245,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_queue_is_counted() {
-        let options = ListenOptions {
-            backlog: 100,
-            ..ListenOptions::default()
-        };
+        let options = ListenOptions { backlog: 100, ..ListenOptions::default() };
         let listener = Listener::listen(loopback(), &options).unwrap();
         assert_eq!(tcp_queue(&listener).unwrap(), (0, 100));
         let addr = listener.local_addr().unwrap();
@@ -307,10 +277,7 @@ mod tests {
             SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()))
         };
         assert!(Client::connect(addr(&alone)).is_err());
-        let options = ListenOptions {
-            only_v6: false,
-            ..ListenOptions::default()
-        };
+        let options = ListenOptions { only_v6: false, ..ListenOptions::default() };
         let both = Listener::listen(any, &options).unwrap();
         let client = Client::connect(addr(&both)).unwrap();
         let (_, peer) = both.accept().unwrap();

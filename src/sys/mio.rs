@@ -41,19 +41,12 @@ impl MioKernel {
     pub(crate) fn new(clock: Clock, events_max: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(::mio::Waker::new(poll.registry(), Token(WAKE))?);
-        Ok(MioKernel {
-            poll,
-            told: Events::with_capacity(events_max),
-            waker,
-            clock,
-        })
+        Ok(MioKernel { poll, told: Events::with_capacity(events_max), waker, clock })
     }
 
     /// What makes [`Kernel::poll`] return early, from any thread, for as long as anybody holds it.
     pub(crate) fn waker(&self) -> Waker {
-        Waker {
-            inner: Arc::clone(&self.waker),
-        }
+        Waker { inner: Arc::clone(&self.waker) }
     }
 }
 
@@ -77,20 +70,13 @@ impl Kernel for MioKernel {
             // After SIGCONT the time may be up though input waits: look at it, but wait no more.
             timeout = Some(Duration::ZERO);
         }
-        events.extend(
-            self.told
-                .iter()
-                .filter(|e| e.token() != Token(WAKE))
-                .map(translate),
-        );
+        events.extend(self.told.iter().filter(|e| e.token() != Token(WAKE)).map(translate));
         Ok(())
     }
 
     fn watch_listener(&mut self, listener: &mut Listener, token: usize) -> io::Result<()> {
         debug_assert_ne!(token, WAKE);
-        self.poll
-            .registry()
-            .register(&mut listener.socket, Token(token), Interest::READABLE)
+        self.poll.registry().register(&mut listener.socket, Token(token), Interest::READABLE)
     }
 
     fn unwatch_listener(&mut self, listener: &mut Listener) -> io::Result<()> {
@@ -105,9 +91,7 @@ impl Kernel for MioKernel {
     #[inline]
     fn watch(&mut self, stream: &mut TcpStream, token: usize) -> io::Result<()> {
         debug_assert_ne!(token, WAKE);
-        self.poll
-            .registry()
-            .register(stream, Token(token), backend::input_interest())
+        self.poll.registry().register(stream, Token(token), backend::input_interest())
     }
 
     fn rewatch(&mut self, stream: &mut TcpStream, token: usize, writable: bool) -> io::Result<()> {
@@ -116,20 +100,13 @@ impl Kernel for MioKernel {
             true => backend::input_interest() | Interest::WRITABLE,
             false => backend::input_interest(),
         };
-        if_still_watched(
-            self.poll
-                .registry()
-                .reregister(stream, Token(token), interest),
-        )
+        if_still_watched(self.poll.registry().reregister(stream, Token(token), interest))
     }
 
     #[inline]
     fn read(&mut self, stream: &mut TcpStream, into: &mut BytesMut) -> io::Result<usize> {
         let spare = into.spare_capacity_mut();
-        debug_assert!(
-            !spare.is_empty(),
-            "a read of nothing would look like the end of input"
-        );
+        debug_assert!(!spare.is_empty(), "a read of nothing would look like the end of input");
         let socket = SockRef::from(&*stream);
         let count = rearming(stream, || socket.recv(spare))?;
         // SAFETY: recv() wrote that many bytes from the start of the spare capacity.
@@ -163,9 +140,7 @@ impl Kernel for MioKernel {
 
     fn reset(&mut self, stream: TcpStream) {
         // The only error is that the peer was faster and the connection is gone.
-        let _gone = SockRef::from(&stream)
-            .set_linger(Some(Duration::ZERO))
-            .is_err();
+        let _gone = SockRef::from(&stream).set_linger(Some(Duration::ZERO)).is_err();
         drop(stream);
     }
 }
@@ -222,10 +197,7 @@ fn gone_if_forgotten(error: io::Error) -> io::Error {
     if error.kind() != io::ErrorKind::NotFound {
         return error;
     }
-    io::Error::new(
-        io::ErrorKind::ConnectionReset,
-        "the connection ended, as poll(2) had told",
-    )
+    io::Error::new(io::ErrorKind::ConnectionReset, "the connection ended, as poll(2) had told")
 }
 
 /// The same, for changes of what is watched: who is forgotten has had its last event already.

@@ -116,9 +116,7 @@ pub(super) fn set_keepalive(socket: &Socket, keepalive: &Keepalive) -> io::Resul
         target_os = "aix",
         target_os = "hurd"
     )))]
-    let params = params
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.count);
+    let params = params.with_interval(keepalive.interval).with_retries(keepalive.count);
     socket.set_tcp_keepalive(&params)
 }
 
@@ -182,20 +180,14 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
 }
 
 fn limits() -> io::Result<libc::rlimit> {
-    let mut limits = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live local.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) })?;
     Ok(limits)
 }
 
 fn set_soft_limit(limits: &libc::rlimit, soft: libc::rlim_t) -> io::Result<()> {
-    let limits = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: limits.rlim_max,
-    };
+    let limits = libc::rlimit { rlim_cur: soft, rlim_max: limits.rlim_max };
     // SAFETY: the pointer is to a live local.
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) })
 }

@@ -67,9 +67,7 @@ pub(super) fn set_user_timeout(_: &Socket, _: Duration) -> io::Result<()> {
 
 pub(super) fn set_keepalive(socket: &Socket, keepalive: &Keepalive) -> io::Result<()> {
     // The count is left to the system (10): before Windows 10 1703 setting it is an error.
-    let params = TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval);
+    let params = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
     socket.set_tcp_keepalive(&params)
 }
 

@@ -49,14 +49,9 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock whose origin is now.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the one place that reads the clock"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub(crate) fn start() -> Self {
-        Clock {
-            origin: Instant::now(),
-        }
+        Clock { origin: Instant::now() }
     }
 
     /// The present moment.

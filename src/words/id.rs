@@ -55,13 +55,7 @@ impl ConnId {
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}",
-            self.reactor(),
-            self.slot(),
-            self.generation()
-        )
+        write!(f, "{}.{}.{}", self.reactor(), self.slot(), self.generation())
     }
 }
 

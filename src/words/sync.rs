@@ -20,15 +20,12 @@ pub(crate) use loom::{
 /// No lock of this crate is held while user code runs, and no code under one of our locks leaves
 /// its data half changed, so a poisoned lock still guards a whole value.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Waits for `bell` with the lock let go meanwhile; poison means as little as in [`lock`].
 pub(crate) fn wait<'a, T>(bell: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    bell.wait(guard)
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    bell.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Like [`wait`], for `timeout` at the longest. May return early; loom knows no time and waits on.

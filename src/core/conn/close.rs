@@ -6,7 +6,7 @@ use crate::core::context::Verdict;
 use crate::core::session::Session;
 use crate::words::clock::Time;
 use crate::words::config::Limits;
-use crate::words::reason::{Cause, CloseReason, ClosePhase};
+use crate::words::reason::{Cause, ClosePhase, CloseReason};
 
 /// How a socket is to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,6 @@
 
 mod close;
 mod halves;
-#[cfg(test)]
-mod tests;
 
 use std::net::SocketAddr;
 

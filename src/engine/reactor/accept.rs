@@ -89,11 +89,7 @@ enum Accepted<K: Kernel> {
 
 impl<K: Kernel> Door<K> {
     /// A door; without a socket if another reactor accepts for it.
-    pub(crate) fn new(
-        index: u16,
-        socket: Option<K::Listener>,
-        factory: Arc<dyn Factory>,
-    ) -> Self {
+    pub(crate) fn new(index: u16, socket: Option<K::Listener>, factory: Arc<dyn Factory>) -> Self {
         Door {
             index,
             socket,
@@ -323,11 +319,8 @@ impl<K: Kernel> Reactor<K> {
         } else {
             self.watch_for_input(id);
         }
-        let errand = Errand {
-            open: true,
-            drain: self.course == Course::Drain,
-            ..Errand::default()
-        };
+        let errand =
+            Errand { open: true, drain: self.course == Course::Drain, ..Errand::default() };
         Some(Job { task: Task::Open(factory), errand, input: BytesMut::new(), hand, timed: false })
     }
 

@@ -81,8 +81,7 @@ impl<K: Kernel> Reactor<K> {
         let entry = self.table.get_mut(id)?;
         entry.leased = leased;
         entry.given_bytes = input.len();
-        let (session, hand, errand) =
-            entry.conn.take_session(id, outbox, &self.common.limits)?;
+        let (session, hand, errand) = entry.conn.take_session(id, outbox, &self.common.limits)?;
         let timed = entry.conn.lane.is_slow();
         Some(Job { task: Task::Serve(session), errand, input, hand, timed })
     }
@@ -210,9 +209,7 @@ impl<K: Kernel> Reactor<K> {
                 let change = change.and_then(|()| self.kernel.rewatch(stream, token, true));
                 (Watch::InputAndRoom, change)
             }
-            (Watch::Input, true) => {
-                (Watch::InputAndRoom, self.kernel.rewatch(stream, token, true))
-            }
+            (Watch::Input, true) => (Watch::InputAndRoom, self.kernel.rewatch(stream, token, true)),
             (Watch::InputAndRoom, false) => {
                 (Watch::Input, self.kernel.rewatch(stream, token, false))
             }

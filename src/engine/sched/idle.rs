@@ -27,10 +27,7 @@ pub(super) struct Seat<T> {
 impl<T> Seat<T> {
     /// An empty seat.
     pub(super) fn new() -> Self {
-        Seat {
-            place: Mutex::new(None),
-            bell: Condvar::new(),
-        }
+        Seat { place: Mutex::new(None), bell: Condvar::new() }
     }
 
     /// Gives `thing` to the thread that waits here, now or later.

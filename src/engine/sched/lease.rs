@@ -47,10 +47,7 @@ const RETIRED: u64 = u64::MAX - 1;
 impl<R> Slot<R> {
     /// A slot in which `reactor` lies under [`Ticket::FIRST`].
     pub(super) fn new(reactor: Box<R>) -> Self {
-        Slot {
-            word: AtomicU64::new(Ticket::FIRST.0),
-            place: Mutex::new(Some(reactor)),
-        }
+        Slot { word: AtomicU64::new(Ticket::FIRST.0), place: Mutex::new(Some(reactor)) }
     }
 
     /// Takes the reactor if it still lies under `ticket`. The thread that comes back from user
@@ -67,15 +64,9 @@ impl<R> Slot<R> {
             return None;
         }
         let reactor = place.take();
-        debug_assert!(
-            reactor.is_some(),
-            "a ticket is in force, so the reactor lies here"
-        );
+        debug_assert!(reactor.is_some(), "a ticket is in force, so the reactor lies here");
         self.word.store(ticket.0.wrapping_add(1), Relaxed);
-        reactor.map(|reactor| Held {
-            slot: self,
-            reactor: Some(reactor),
-        })
+        reactor.map(|reactor| Held { slot: self, reactor: Some(reactor) })
     }
 
     /// What the word says now. May be old news by the time it is read.
@@ -88,11 +79,7 @@ impl<R> Slot<R> {
     pub(super) fn take_retired(&self) -> Option<Box<R>> {
         let mut place = lock(&self.place);
         // Relaxed: written under this lock.
-        if self.word.load(Relaxed) == RETIRED {
-            place.take()
-        } else {
-            None
-        }
+        if self.word.load(Relaxed) == RETIRED { place.take() } else { None }
     }
 
     fn put(&self, reactor: Box<R>) -> Ticket {
@@ -172,9 +159,7 @@ impl<R> DerefMut for Held<'_, R> {
 
 impl<R> fmt::Debug for Held<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held")
-            .field("word", &self.slot.sample().0)
-            .finish_non_exhaustive()
+        f.debug_struct("Held").field("word", &self.slot.sample().0).finish_non_exhaustive()
     }
 }
 
@@ -231,11 +216,7 @@ mod tests {
             held = slot.pick_up(ticket).unwrap();
         }
         let nanos = clock.now().as_nanos();
-        println!(
-            "lay down + pick up: {}.{} ns",
-            nanos / PAIRS,
-            nanos * 10 / PAIRS % 10
-        );
+        println!("lay down + pick up: {}.{} ns", nanos / PAIRS, nanos * 10 / PAIRS % 10);
         assert_eq!(*held, PAIRS);
         assert_eq!(slot.sample().jobs_since(before), PAIRS);
     }

@@ -77,22 +77,13 @@ impl Bounds {
         let slow_max = match config.mode {
             Mode::HandOff => workers_max,
             // As many as there are reactors keep out of the slow lane, to pick one up.
-            Mode::TakeOver | Mode::Inline => workers_max
-                .saturating_sub(config.reactors)
-                .max(workers_max.min(1)),
+            Mode::TakeOver | Mode::Inline => {
+                workers_max.saturating_sub(config.reactors).max(workers_max.min(1))
+            }
         };
         // Without anybody to take over, laying down would only cost.
-        let mode = if workers_max == 0 {
-            Mode::Inline
-        } else {
-            config.mode
-        };
-        Bounds {
-            mode,
-            standbys,
-            threads_max: config.reactors + workers_max,
-            slow_max,
-        }
+        let mode = if workers_max == 0 { Mode::Inline } else { config.mode };
+        Bounds { mode, standbys, threads_max: config.reactors + workers_max, slow_max }
     }
 }
 
@@ -141,11 +132,7 @@ impl<J> Pool<J> {
         }
         let (home, job) = self.queues.steal(first)?;
         self.stats.steals.add();
-        Some(Work {
-            home,
-            job,
-            permit: None,
-        })
+        Some(Work { home, job, permit: None })
     }
 
     /// Whether the slow lane has a job that one more thread might run.
@@ -202,11 +189,7 @@ impl<J> Pool<J> {
         while self.slow_work_waits() {
             let permit = self.take_permit()?;
             if let Some((home, job)) = self.queues.steal_slow() {
-                return Some(Work {
-                    home,
-                    job,
-                    permit: Some(permit),
-                });
+                return Some(Work { home, job, permit: Some(permit) });
             }
             // Somebody may have seen a job but no permit, because we had it: so look again.
             drop(permit);

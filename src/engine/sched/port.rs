@@ -86,8 +86,6 @@ impl<J> Port<J> {
 
 impl<J> fmt::Debug for Port<J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Port")
-            .field("index", &self.index)
-            .finish_non_exhaustive()
+        f.debug_struct("Port").field("index", &self.index).finish_non_exhaustive()
     }
 }

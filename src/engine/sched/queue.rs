@@ -19,17 +19,10 @@ pub(super) struct Queues<J> {
 impl<J> Queues<J> {
     /// Queues for `reactors` reactors, and their own ends.
     pub(super) fn new(reactors: usize) -> (Self, Vec<Local<J>>) {
-        let locals: Vec<_> = iter::repeat_with(|| Local(deque::Worker::new_fifo()))
-            .take(reactors)
-            .collect();
+        let locals: Vec<_> =
+            iter::repeat_with(|| Local(deque::Worker::new_fifo())).take(reactors).collect();
         let ahead = locals.iter().map(|local| local.0.stealer()).collect();
-        (
-            Queues {
-                ahead,
-                slow: deque::Injector::new(),
-            },
-            locals,
-        )
+        (Queues { ahead, slow: deque::Injector::new() }, locals)
     }
 
     /// Takes the oldest job of some reactor, with its home; looks at reactor `first` first.
@@ -111,10 +104,7 @@ mod stand_in {
 
     impl<T> Injector<T> {
         pub(super) fn new() -> Self {
-            Injector {
-                jobs: Mutex::new(VecDeque::new()),
-                len: AtomicUsize::new(0),
-            }
+            Injector { jobs: Mutex::new(VecDeque::new()), len: AtomicUsize::new(0) }
         }
 
         pub(super) fn push(&self, job: T) {

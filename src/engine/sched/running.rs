@@ -75,14 +75,7 @@ impl<R: Leased> Scheduler<R> {
         let pool = Arc::new(pool);
         let port = |(index, local)| Port::new(index, local, Arc::clone(&pool));
         let ports = locals.into_iter().enumerate().map(port).collect();
-        (
-            Scheduler {
-                config,
-                desks,
-                pool,
-            },
-            ports,
-        )
+        (Scheduler { config, desks, pool }, ports)
     }
 
     /// The counters, for as long as anybody wants to read them.
@@ -101,21 +94,11 @@ impl<R: Leased> Scheduler<R> {
     /// Like `start`, on a system that refuses all threads but the first `spawn_max`.
     #[cfg(test)]
     pub(super) fn start_with(self, reactors: Vec<R>, spawn_max: u64) -> io::Result<Running<R>> {
-        self.launch(
-            reactors,
-            Roster {
-                spawn_max: Some(spawn_max),
-                ..Roster::default()
-            },
-        )
+        self.launch(reactors, Roster { spawn_max: Some(spawn_max), ..Roster::default() })
     }
 
     fn launch(self, reactors: Vec<R>, roster: Roster) -> io::Result<Running<R>> {
-        assert_eq!(
-            self.config.reactors,
-            reactors.len(),
-            "one reactor for each desk"
-        );
+        assert_eq!(self.config.reactors, reactors.len(), "one reactor for each desk");
         let bounds = self.pool.bounds;
         let reactors = reactors.into_iter().map(Box::new).collect();
         let crew = Arc::new(Crew {
@@ -142,11 +125,7 @@ impl<R: Leased> Scheduler<R> {
         };
         for (index, seat) in seats.iter().enumerate() {
             let turn = Order::PickUp(index, Ticket::FIRST);
-            seat.put(if index < self.config.reactors {
-                turn
-            } else {
-                Order::Work
-            });
+            seat.put(if index < self.config.reactors { turn } else { Order::Work });
         }
         Ok(Running { crew, sentinel })
     }
@@ -172,12 +151,7 @@ impl<R: Leased> Running<R> {
             let reactor = slot.take_retired();
             *reactor.expect("every reactor has stopped, and nobody else takes it out")
         });
-        Joined {
-            reactors: reactors.collect(),
-            stuck,
-            unserved,
-            stats: pool.stats.snapshot(),
-        }
+        Joined { reactors: reactors.collect(), stuck, unserved, stats: pool.stats.snapshot() }
     }
 
     fn end_sentinel(&mut self) {
@@ -220,8 +194,7 @@ impl<R: Leased> Crew<R> {
         let seat = Arc::new(Seat::new());
         let (crew, its_seat) = (Arc::clone(self), Arc::clone(&seat));
         let life = move || {
-            crew.shared
-                .live(&its_seat, || lock(&crew.roster).starting -= 1);
+            crew.shared.live(&its_seat, || lock(&crew.roster).starting -= 1);
             crew.leave(id);
         };
         let thread = Builder::new().name(name).spawn(life)?;
@@ -247,9 +220,7 @@ impl<R: Leased> Crew<R> {
                 }
             }
         };
-        Builder::new()
-            .name(format!("{}-sentinel", self.name))
-            .spawn(watch)
+        Builder::new().name(format!("{}-sentinel", self.name)).spawn(watch)
     }
 
     /// Sends an idle thread with an order, or a new one if none is idle and there may be more.
@@ -318,11 +289,7 @@ impl<R: Leased> Crew<R> {
         let alive = mem::take(&mut roster.alive);
         let leaving = mem::take(&mut roster.leaving);
         drop(roster);
-        alive
-            .into_iter()
-            .map(|member| member.thread)
-            .chain(leaving)
-            .for_each(reap);
+        alive.into_iter().map(|member| member.thread).chain(leaving).for_each(reap);
     }
 }
 

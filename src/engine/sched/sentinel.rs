@@ -84,13 +84,7 @@ impl Sentinel {
     pub(super) fn new(reactors: usize) -> Self {
         let eyes = (0..reactors).map(|_| Eye::new()).collect();
         let sampled_at = Time::ZERO;
-        Sentinel {
-            eyes,
-            sampled_at,
-            quiet_count: 0,
-            nap: NAP_MIN,
-            slow_work_waited: false,
-        }
+        Sentinel { eyes, sampled_at, quiet_count: 0, nap: NAP_MIN, slow_work_waited: false }
     }
 
     /// Looks at every reactor once; `now` is the present moment. `call` sends somebody with an
@@ -125,11 +119,7 @@ impl Sentinel {
     }
 
     fn next_nap<J>(&mut self, suspicious: bool, quiet: bool, pool: &Pool<J>) -> Nap {
-        self.nap = if suspicious {
-            NAP_MIN
-        } else {
-            NAP_MAX.min(self.nap * 2)
-        };
+        self.nap = if suspicious { NAP_MIN } else { NAP_MAX.min(self.nap * 2) };
         self.quiet_count = if quiet { self.quiet_count + 1 } else { 0 };
         if self.quiet_count < QUIET_MIN || !pool.watch.sink(&pool.pulses) {
             return Nap::For(self.nap);
@@ -142,12 +132,7 @@ impl Sentinel {
 
 impl Eye {
     fn new() -> Self {
-        Eye {
-            word: Sample::NONE,
-            beat: 0,
-            ordered: None,
-            heavy_count: 0,
-        }
+        Eye { word: Sample::NONE, beat: 0, ordered: None, heavy_count: 0 }
     }
 
     fn look(
@@ -169,17 +154,10 @@ impl Eye {
         let jobs = u32::try_from(word.jobs_since(self.word)).unwrap_or(u32::MAX);
         let awake = !is_asleep(beat) && !is_asleep(self.beat);
         let slow = HEAVY_JOB.saturating_mul(jobs) < elapsed;
-        self.heavy_count = if awake && slow {
-            self.heavy_count.saturating_add(1)
-        } else {
-            0
-        };
+        self.heavy_count = if awake && slow { self.heavy_count.saturating_add(1) } else { 0 };
         pulse.mark(self.heavy_count >= HEAVY_MIN);
         let rests = is_asleep(beat) && beat == self.beat;
-        let look = Look {
-            suspicious: ticket.is_some(),
-            quiet: ticket.is_none() && rests,
-        };
+        let look = Look { suspicious: ticket.is_some(), quiet: ticket.is_none() && rests };
         self.word = word;
         self.beat = beat;
         look
@@ -189,10 +167,7 @@ impl Eye {
 impl Pulse {
     /// The pulse of a reactor that is awake.
     pub(super) fn new() -> Self {
-        Pulse {
-            beat: AtomicU64::new(0),
-            heavy: AtomicBool::new(false),
-        }
+        Pulse { beat: AtomicU64::new(0), heavy: AtomicBool::new(false) }
     }
 
     /// Whether jobs should be shared.
@@ -235,11 +210,7 @@ impl Pulse {
 impl Watch {
     /// A sentinel that is awake.
     pub(super) fn new() -> Self {
-        Watch {
-            deep: AtomicBool::new(false),
-            quit: AtomicBool::new(false),
-            bell: Seat::new(),
-        }
+        Watch { deep: AtomicBool::new(false), quit: AtomicBool::new(false), bell: Seat::new() }
     }
 
     /// Sleeps until `nap` is over, or somebody rings. `false`: the sentinel is to end.

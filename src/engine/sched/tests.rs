@@ -109,11 +109,7 @@ impl FakeReactor {
     fn finish(&self, name: u32, overtaken: bool) {
         let thread = thread::current().name().unwrap_or_default().to_owned();
         // Nobody may be interested any more.
-        drop(self.desk.done.send(Finished {
-            name,
-            overtaken,
-            thread,
-        }));
+        drop(self.desk.done.send(Finished { name, overtaken, thread }));
     }
 }
 
@@ -168,32 +164,17 @@ struct Strings {
 }
 
 fn config(reactors: usize, workers: usize, mode: Mode) -> SchedConfig {
-    SchedConfig {
-        reactors,
-        workers,
-        workers_max: 8,
-        mode,
-        name: "test".to_owned(),
-    }
+    SchedConfig { reactors, workers, workers_max: 8, mode, name: "test".to_owned() }
 }
 
-type Parts = (
-    super::Scheduler<FakeReactor>,
-    Vec<FakeReactor>,
-    Vec<Arc<Desk>>,
-    Receiver<Finished>,
-);
+type Parts = (super::Scheduler<FakeReactor>, Vec<FakeReactor>, Vec<Arc<Desk>>, Receiver<Finished>);
 
 fn parts(config: SchedConfig) -> Parts {
     let (finished, done) = channel();
     let desk = |_| {
         let bell = Arc::new(Bell::default());
         let mailbox = Mailbox::new(Box::new(Arc::clone(&bell)));
-        Arc::new(Desk {
-            mailbox,
-            bell,
-            done: finished.clone(),
-        })
+        Arc::new(Desk { mailbox, bell, done: finished.clone() })
     };
     let desks: Vec<_> = (0..config.reactors).map(desk).collect();
     let (scheduler, ports) = prepare(config, desks.clone());
@@ -211,11 +192,7 @@ fn parts(config: SchedConfig) -> Parts {
 impl Bench {
     fn start(config: SchedConfig) -> Bench {
         let (scheduler, reactors, desks, done) = parts(config);
-        Bench {
-            running: scheduler.start(reactors).expect("threads can be had"),
-            desks,
-            done,
-        }
+        Bench { running: scheduler.start(reactors).expect("threads can be had"), desks, done }
     }
 
     fn post(&self, reactor: usize, mail: Mail) {
@@ -234,49 +211,30 @@ impl Bench {
     fn until(&self, reached: impl Fn(StatsSnapshot) -> bool) {
         let deadline = crate::words::clock::Clock::start();
         while !reached(self.stats()) {
-            assert!(
-                deadline.now().as_nanos() < 60_000_000_000,
-                "{:?}",
-                self.stats()
-            );
+            assert!(deadline.now().as_nanos() < 60_000_000_000, "{:?}", self.stats());
             thread::yield_now();
         }
     }
 
     fn stop(self, grace: Duration) -> Joined<FakeReactor> {
-        self.desks
-            .iter()
-            .for_each(|desk| desk.mailbox.post(Mail::Stop));
+        self.desks.iter().for_each(|desk| desk.mailbox.post(Mail::Stop));
         self.running.join(grace)
     }
 }
 
 fn quick(name: u32) -> Task {
-    Task {
-        name,
-        begun: None,
-        end: None,
-    }
+    Task { name, begun: None, end: None }
 }
 
 /// A task that ends when its string is pulled.
 fn long(name: u32) -> (Task, Strings) {
     let ((begin, begun), (end, ended)) = (channel(), channel());
-    (
-        Task {
-            name,
-            begun: Some(begin),
-            end: Some(ended),
-        },
-        Strings { begun, end },
-    )
+    (Task { name, begun: Some(begin), end: Some(ended) }, Strings { begun, end })
 }
 
 impl Strings {
     fn wait_begun(&self) -> u32 {
-        self.begun
-            .recv_timeout(PATIENCE)
-            .expect("it begins at last")
+        self.begun.recv_timeout(PATIENCE).expect("it begins at last")
     }
 
     fn has_not_begun(&self) -> bool {
@@ -295,10 +253,7 @@ fn the_owner_returns_in_time() {
             assert_eq!(done.thread, "test-reactor-0");
         }
         let joined = bench.stop(PATIENCE);
-        assert_eq!(
-            (joined.stuck, joined.reactors.len(), joined.unserved.len()),
-            (0, 1, 0)
-        );
+        assert_eq!((joined.stuck, joined.reactors.len(), joined.unserved.len()), (0, 1, 0));
         assert_eq!((joined.stats.take_overs, joined.stats.spawned), (0, 1));
     }
 }
@@ -326,10 +281,7 @@ fn a_stuck_job_is_taken_over() {
     let done = bench.finished();
     assert_eq!((done.name, done.overtaken), (1, true));
     let joined = bench.stop(PATIENCE);
-    assert_eq!(
-        (joined.stuck, joined.stats.stuck, joined.stats.lost_races),
-        (0, 0, 1)
-    );
+    assert_eq!((joined.stuck, joined.stats.stuck, joined.stats.lost_races), (0, 0, 1));
 }
 
 #[test]
@@ -344,11 +296,7 @@ fn many_stuck_jobs_cost_a_thread_each() {
     }
     bench.post(0, Mail::Run(quick(100)));
     assert_eq!(bench.finished().name, 100);
-    assert_eq!(
-        bench.stats().threads,
-        9,
-        "the bound: one reactor, eight workers"
-    );
+    assert_eq!(bench.stats().threads, 9, "the bound: one reactor, eight workers");
     drop(pulled);
     let mut names: Vec<_> = (0..8).map(|_| bench.finished().name).collect();
     names.sort_unstable();
@@ -397,11 +345,7 @@ fn a_heavy_reactor_is_stolen_from() {
 fn burning(name: u32) -> Task {
     let (keep, end) = channel();
     thread_of_ends().send(keep).expect("that thread never ends");
-    Task {
-        name,
-        begun: None,
-        end: Some(end),
-    }
+    Task { name, begun: None, end: Some(end) }
 }
 
 /// Ends tasks one after the other, each with a pause.
@@ -413,11 +357,7 @@ fn thread_of_ends() -> Sender<Sender<()>> {
         thread::spawn(move || {
             let (pause, never) = (Mutex::new(()), Condvar::new());
             for end in receiver {
-                drop(wait_timeout(
-                    &never,
-                    lock(&pause),
-                    Duration::from_micros(50),
-                ));
+                drop(wait_timeout(&never, lock(&pause), Duration::from_micros(50)));
                 drop(end);
             }
         });
@@ -428,10 +368,7 @@ fn thread_of_ends() -> Sender<Sender<()>> {
 
 #[test]
 fn the_slow_lane_is_bounded() {
-    let bounded = SchedConfig {
-        workers_max: 3,
-        ..config(1, 1, Mode::TakeOver)
-    };
+    let bounded = SchedConfig { workers_max: 3, ..config(1, 1, Mode::TakeOver) };
     let bench = Bench::start(bounded);
     let strings: Vec<_> = (0..4)
         .map(|name| {
@@ -441,10 +378,7 @@ fn the_slow_lane_is_bounded() {
         })
         .collect();
     assert_eq!((strings[0].wait_begun(), strings[1].wait_begun()), (0, 1));
-    assert!(
-        strings[2].has_not_begun() && strings[3].has_not_begun(),
-        "three less one reactor"
-    );
+    assert!(strings[2].has_not_begun() && strings[3].has_not_begun(), "three less one reactor");
     let (stuck, last) = long(5);
     bench.post(0, Mail::Run(stuck));
     last.wait_begun();
@@ -485,11 +419,7 @@ fn a_quiet_scheduler_takes_no_samples() {
         let pause = (Mutex::new(()), Condvar::new());
         let mut before = bench.stats().samples;
         loop {
-            drop(wait_timeout(
-                &pause.1,
-                lock(&pause.0),
-                Duration::from_millis(50),
-            ));
+            drop(wait_timeout(&pause.1, lock(&pause.0), Duration::from_millis(50)));
             let now = bench.stats().samples;
             if now == before {
                 break;
@@ -516,10 +446,7 @@ fn a_panic_of_a_reactor_costs_a_turn() {
         bench.post(0, Mail::Run(quick(1)));
         assert_eq!(bench.finished().name, 1);
         let joined = bench.stop(PATIENCE);
-        assert_eq!(
-            (joined.stats.panics, joined.stats.stuck, joined.stuck),
-            (1, 0, 0)
-        );
+        assert_eq!((joined.stats.panics, joined.stats.stuck, joined.stuck), (1, 0, 0));
     }
 }
 
@@ -542,28 +469,13 @@ fn join_leaves_the_stuck_behind() {
         desk.mailbox.drain_into(&mut letters);
         thread::yield_now();
     }
-    let overtaken = |mail: &Mail| {
-        matches!(
-            mail,
-            Mail::Done {
-                name: 1,
-                overtaken: true
-            }
-        )
-    };
-    assert_eq!(
-        letters.iter().filter(|mail| overtaken(mail)).count(),
-        1,
-        "they still report"
-    );
+    let overtaken = |mail: &Mail| matches!(mail, Mail::Done { name: 1, overtaken: true });
+    assert_eq!(letters.iter().filter(|mail| overtaken(mail)).count(), 1, "they still report");
 }
 
 #[test]
 fn jobs_nobody_ran_come_back() {
-    let bounded = SchedConfig {
-        workers_max: 1,
-        ..config(1, 1, Mode::TakeOver)
-    };
+    let bounded = SchedConfig { workers_max: 1, ..config(1, 1, Mode::TakeOver) };
     let bench = Bench::start(bounded);
     let (slow, strings) = long(1);
     bench.post(0, Mail::Slow(slow));
@@ -572,14 +484,7 @@ fn jobs_nobody_ran_come_back() {
     bench.until(|stats| stats.offloads == 2);
     let joined = bench.stop(Duration::from_millis(5));
     assert_eq!(joined.stuck, 1);
-    assert_eq!(
-        joined
-            .unserved
-            .iter()
-            .map(|job| (job.0, job.1.name))
-            .collect::<Vec<_>>(),
-        [(0, 2)]
-    );
+    assert_eq!(joined.unserved.iter().map(|job| (job.0, job.1.name)).collect::<Vec<_>>(), [(0, 2)]);
     drop(strings);
 }
 
@@ -615,11 +520,7 @@ fn a_refused_thread_undoes_the_start() {
 fn a_refused_thread_is_survived_later() {
     let (scheduler, reactors, desks, done) = parts(config(1, 1, Mode::TakeOver));
     let running = scheduler.start_with(reactors, 2).unwrap();
-    let bench = Bench {
-        running,
-        desks,
-        done,
-    };
+    let bench = Bench { running, desks, done };
     let ((first, first_strings), (second, second_strings)) = (long(1), long(2));
     bench.post(0, Mail::Run(first));
     first_strings.wait_begun();

@@ -33,10 +33,7 @@ pub(crate) enum Advance<J> {
 /// Turns a reactor until it needs user code to be run, and lays it down for that time.
 pub(crate) fn advance<R: Leased>(mut held: Held<'_, R>) -> Advance<R::Job> {
     match held.step() {
-        Step::Run(job) => Advance::Job {
-            ticket: held.lay_down(),
-            job,
-        },
+        Step::Run(job) => Advance::Job { ticket: held.lay_down(), job },
         Step::Stopped => {
             held.retire();
             Advance::Stopped
@@ -53,13 +50,7 @@ impl<R: Leased> Shared<R> {
     ) -> Self {
         let running = Mutex::new(reactors.len());
         let slots = reactors.into_iter().map(Slot::new).collect();
-        Shared {
-            slots,
-            desks,
-            pool,
-            running,
-            all_stopped: Condvar::new(),
-        }
+        Shared { slots, desks, pool, running, all_stopped: Condvar::new() }
     }
 
     /// Picks up a reactor on the sentinel's order.

@@ -28,11 +28,7 @@ impl Bench {
         let addr = "127.0.0.1:0".parse().unwrap();
         let mut listener = Listener::listen(addr, options).unwrap();
         kernel.watch_listener(&mut listener, LISTENER).unwrap();
-        Bench {
-            kernel,
-            listener,
-            events: Vec::new(),
-        }
+        Bench { kernel, listener, events: Vec::new() }
     }
 
     /// A client and its accepted stream, watched under [`STREAM`].
@@ -162,11 +158,7 @@ fn the_end_of_input_is_an_event_and_then_zero() {
     assert_eq!(bench.kernel.read(&mut stream, &mut buffer).unwrap(), 0);
 
     // The other half still works, and ends by our FIN.
-    let parts = [
-        IoSlice::new(b"an"),
-        IoSlice::new(b""),
-        IoSlice::new(b"swer"),
-    ];
+    let parts = [IoSlice::new(b"an"), IoSlice::new(b""), IoSlice::new(b"swer")];
     assert_eq!(bench.kernel.write(&mut stream, &parts).unwrap(), 6);
     bench.kernel.shutdown_write(&mut stream).unwrap();
     let mut answer = String::new();
@@ -248,18 +240,13 @@ fn a_reset_reaches_the_peer_as_an_error() {
 fn a_reset_by_the_peer_is_an_event_and_an_error_and_no_signal() {
     let mut bench = Bench::new();
     let (client, mut stream) = bench.pair();
-    SockRef::from(&client)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
     let mut buffer = BytesMut::with_capacity(16);
     let error = bench.read(&mut stream, &mut buffer).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     // Whatever the selector has forgotten by now, these neither panic nor raise SIGPIPE.
-    let error = bench
-        .kernel
-        .write(&mut stream, &[IoSlice::new(b"z")])
-        .unwrap_err();
+    let error = bench.kernel.write(&mut stream, &[IoSlice::new(b"z")]).unwrap_err();
     let broken = [
         io::ErrorKind::BrokenPipe,
         io::ErrorKind::ConnectionReset,
@@ -315,10 +302,7 @@ fn a_poll_lasts_no_longer_than_it_may() {
     let wait = Duration::from_millis(20);
     // It may return early for nothing, so only coming back at all can be asked of one call.
     while bench.kernel.now().since(before) < wait {
-        bench
-            .kernel
-            .poll(Some(Duration::from_millis(5)), &mut bench.events)
-            .unwrap();
+        bench.kernel.poll(Some(Duration::from_millis(5)), &mut bench.events).unwrap();
     }
     assert_eq!(bench.events, []);
 }
@@ -329,15 +313,9 @@ fn a_listener_is_deaf_while_it_is_not_watched() {
     let addr = bench.listener.local_addr().unwrap();
     bench.kernel.unwatch_listener(&mut bench.listener).unwrap();
     let _client = Client::connect(addr).unwrap();
-    bench
-        .kernel
-        .poll(Some(Duration::ZERO), &mut bench.events)
-        .unwrap();
+    bench.kernel.poll(Some(Duration::ZERO), &mut bench.events).unwrap();
     assert_eq!(bench.events, []);
-    bench
-        .kernel
-        .watch_listener(&mut bench.listener, LISTENER)
-        .unwrap();
+    bench.kernel.watch_listener(&mut bench.listener, LISTENER).unwrap();
     bench.until(|event| event.token == LISTENER && event.readable);
     bench.kernel.accept(&mut bench.listener).unwrap();
 }
@@ -356,10 +334,7 @@ fn accepted_streams_have_the_options() {
         recv_buffer_bytes: Some(20_000),
         send_buffer_bytes: Some(30_000),
     };
-    let mut bench = Bench::with(&ListenOptions {
-        accepted,
-        ..ListenOptions::default()
-    });
+    let mut bench = Bench::with(&ListenOptions { accepted, ..ListenOptions::default() });
     let (_client, stream) = bench.pair();
     let socket = SockRef::from(&stream);
     assert!(socket.tcp_nodelay().unwrap());
@@ -382,15 +357,8 @@ fn accepted_streams_have_the_options() {
         assert!(socket.nonblocking().unwrap());
     }
 
-    let off = StreamOptions {
-        nodelay: false,
-        keepalive: None,
-        ..accepted
-    };
-    let mut bench = Bench::with(&ListenOptions {
-        accepted: off,
-        ..ListenOptions::default()
-    });
+    let off = StreamOptions { nodelay: false, keepalive: None, ..accepted };
+    let mut bench = Bench::with(&ListenOptions { accepted: off, ..ListenOptions::default() });
     let (_client, stream) = bench.pair();
     let socket = SockRef::from(&stream);
     assert!(!socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());

@@ -32,15 +32,8 @@ impl Termination {
         writer.set_nonblocking(true)?;
         let channel = Arc::new(Channel { reader, writer });
         let claim = Claim::take(&channel)?;
-        let handlers = [
-            Handler::install(libc::SIGINT)?,
-            Handler::install(libc::SIGTERM)?,
-        ];
-        Ok(Termination {
-            _handlers: handlers,
-            _claim: claim,
-            channel,
-        })
+        let handlers = [Handler::install(libc::SIGINT)?, Handler::install(libc::SIGTERM)?];
+        Ok(Termination { _handlers: handlers, _claim: claim, channel })
     }
 
     /// Waits for a signal or an interruption, one at a time: a second signal ends a second wait,
@@ -60,9 +53,7 @@ impl Termination {
 
     /// What ends a wait from another thread; may outlive `self`.
     pub(crate) fn interrupter(&self) -> Interrupter {
-        Interrupter {
-            channel: Arc::clone(&self.channel),
-        }
+        Interrupter { channel: Arc::clone(&self.channel) }
     }
 }
 
@@ -116,9 +107,7 @@ impl Claim {
         OWNER.store(process, Ordering::Relaxed);
         // SeqCst, pairs with the load in `on_signal`.
         WRITER.store(channel.writer.as_raw_fd(), Ordering::SeqCst);
-        Ok(Claim {
-            _channel: Arc::clone(channel),
-        })
+        Ok(Claim { _channel: Arc::clone(channel) })
     }
 }
 
@@ -265,11 +254,7 @@ mod tests {
         assert_eq!(termination.wait().unwrap(), Awoken::Signal);
         assert_eq!(termination.wait().unwrap(), Awoken::Signal);
         termination.interrupter().interrupt();
-        assert_eq!(
-            termination.wait().unwrap(),
-            Awoken::Interrupt,
-            "and no signal is left over"
-        );
+        assert_eq!(termination.wait().unwrap(), Awoken::Interrupt, "and no signal is left over");
     }
 
     #[test]
@@ -310,10 +295,7 @@ mod tests {
         let second = Termination::install().unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
         drop(first);
-        assert_eq!(
-            before,
-            (handler_of(libc::SIGINT), handler_of(libc::SIGTERM))
-        );
+        assert_eq!(before, (handler_of(libc::SIGINT), handler_of(libc::SIGTERM)));
         drop(Termination::install().unwrap());
     }
 
@@ -322,10 +304,7 @@ mod tests {
         let _turn = lock(&TURN);
         let termination = Termination::install().unwrap();
         let interrupter = termination.interrupter();
-        while (&interrupter.channel.writer)
-            .write(&[INTERRUPT; 4096])
-            .is_ok()
-        {}
+        while (&interrupter.channel.writer).write(&[INTERRUPT; 4096]).is_ok() {}
         // SAFETY: errno of this thread, read and written by nobody else.
         unsafe {
             *errno_location() = libc::EDOM;

@@ -53,9 +53,7 @@ impl Termination {
 
     /// What ends a wait from another thread; may outlive `self`.
     pub(crate) fn interrupter(&self) -> Interrupter {
-        Interrupter {
-            channel: Arc::clone(&self.channel),
-        }
+        Interrupter { channel: Arc::clone(&self.channel) }
     }
 }
 
