@@ -21,3 +21,5 @@ pub mod steady;
 
 pub mod peer;
 pub mod work;
+
+pub mod compare;

@@ -12,14 +12,14 @@ use std::ptr;
 pub use libc::epoll_event as Event;
 
 /// Readable, or the peer has sent its FIN; an edge per arrival.
-pub const READ_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET).cast_unsigned();
+pub const READ_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 /// Writable, in addition to another interest.
-pub const WRITE: u32 = libc::EPOLLOUT.cast_unsigned();
+pub const WRITE: u32 = libc::EPOLLOUT as u32;
 /// Urgent data: a short read may have stopped at the mark.
-pub const URGENT: u32 = libc::EPOLLPRI.cast_unsigned();
+pub const URGENT: u32 = libc::EPOLLPRI as u32;
 /// Bits after which a short read does not mean "drained": there is an end or a mark to be read.
 pub const ENDING: u32 =
-    (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI).cast_unsigned();
+    (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR | libc::EPOLLPRI) as u32;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -77,8 +77,8 @@ impl Epoll {
     /// What `epoll_pwait2` reports, save `EINTR`.
     pub fn wait_for(&self, events: &mut [Event], nanoseconds: u64) -> io::Result<usize> {
         let timeout = libc::timespec {
-            tv_sec: (nanoseconds / 1_000_000_000).cast_signed(),
-            tv_nsec: (nanoseconds % 1_000_000_000).cast_signed(),
+            tv_sec: (nanoseconds / 1_000_000_000) as i64,
+            tv_nsec: (nanoseconds % 1_000_000_000) as i64,
         };
         // SAFETY: the slice is live and exclusively borrowed, the timeout lives through the call,
         // a null signal mask means "leave the mask alone".
@@ -213,7 +213,7 @@ pub fn thread_cpu() -> u64 {
     // SAFETY: `time` is a live out-parameter. The clock exists on every Linux, so the call cannot
     // fail; if it did, time would stand at 0.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The unit of the CPU times in `/proc/PID/stat`, per second.

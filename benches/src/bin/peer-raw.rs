@@ -115,11 +115,11 @@ impl Echo {
             match sys::accept(&self.listener) {
                 // A connection that cannot be set up is dropped, and with it closed.
                 Ok(socket) => drop(self.adopt(socket)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => match error.raw_os_error() {
-                    // Out of descriptors or memory: the next arrival tries again.
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return,
-                    _ => {}
+                    // This one is gone; the next may be well.
+                    Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR) => {}
+                    // Empty, or out of descriptors or memory: the next arrival tries again.
+                    _ => return,
                 },
             }
         }

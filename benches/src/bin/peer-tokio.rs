@@ -82,7 +82,7 @@ fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     };
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
-    socket.listen(BACKLOG.cast_unsigned())
+    socket.listen(BACKLOG as u32)
 }
 
 impl Echo {
