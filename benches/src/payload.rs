@@ -152,11 +152,11 @@ mod tests {
 
     #[test]
     fn any_cut_of_the_stream_matches_and_is_written_alike() {
-        for length in [1, 5, 13, 14, 64, 200] {
+        for length in [1, 5, 13, 14, 40] {
             let pattern = Pattern::new(length);
-            let whole = stream(&pattern, 3 * 200);
+            let whole = stream(&pattern, 3 * length as u64);
             for from in 0..whole.len() {
-                for to in from..whole.len().min(from + 230) {
+                for to in from..whole.len() {
                     let mut part = Vec::new();
                     pattern.write(TAG, from as u64..to as u64, &mut part);
                     assert_eq!(part, &whole[from..to], "{length} {from} {to}");
