@@ -1,0 +1,103 @@
+//! Many connections that say one thing each and then nothing: what they cost in memory, and
+//! whether the server sleeps meanwhile.
+
+use std::io;
+
+use serde_json::{Value, json};
+
+use crate::clock::{self, SECOND};
+use crate::conn::Conn;
+use crate::dial::Dialer;
+use crate::payload::{PLAIN, Tag};
+use crate::plan::Plan;
+use crate::process::{Memory, Usage};
+use crate::swarm::Swarm;
+use crate::tally::{Pace, Window};
+
+/// Opens `plan.connections`, rests for `quiet` seconds, watches the server for `watch` seconds,
+/// and closes them all.
+///
+/// # Errors
+/// When connections cannot be opened, answers do not come in time, or the process cannot be read.
+pub fn run(plan: &Plan, pid: u32, quiet: f64, watch: f64) -> io::Result<Value> {
+    let start = Memory::of(pid)?;
+    let window = Window {
+        from: 0,
+        until: u64::MAX,
+    };
+    let mut swarm = Swarm::new(plan.size, Pace::Scheduled, window, None)?;
+    connect(&mut swarm, plan)?;
+    clock::sleep_until(clock::now() + clock::from_seconds(quiet));
+    let connected = Memory::of(pid)?;
+    let before = Usage::of(pid)?;
+    clock::sleep_until(clock::now() + clock::from_seconds(watch));
+    let spent = Usage::of(pid)?.since(&before);
+    // A server that closes idle connections on its own is noticed here: its FINs count as errors.
+    swarm.turn(0)?;
+    let alive = swarm.open_count();
+    swarm.finish();
+    turn_until(&mut swarm, |swarm| swarm.open_count() == 0)?;
+    // The last sockets are closed by now; freeing may come after closing.
+    clock::sleep_until(clock::now() + SECOND / 2);
+    let closed = Memory::of(pid)?;
+    let tally = swarm.into_tally(clock::now());
+    let per_connection =
+        |now: u64, then: u64| (now as f64 - then as f64) * 1024.0 / f64::from(plan.connections);
+    Ok(json!({
+        "mode": plan.name,
+        "connections": plan.connections,
+        "alive": alive,
+        "rss_start_kib": start.resident,
+        "rss_connected_kib": connected.resident,
+        "rss_closed_kib": closed.resident,
+        "rss_peak_kib": closed.peak,
+        "rss_bytes_per_connection": per_connection(connected.resident, start.resident),
+        "pss_bytes_per_connection": per_connection(connected.proportional, start.proportional),
+        "anon_bytes_per_connection": per_connection(connected.anonymous, start.anonymous),
+        "rss_kept_kib": closed.resident as f64 - start.resident as f64,
+        "watch_seconds": watch,
+        "voluntary_switches": spent.voluntary_switches,
+        "cpu_us": (spent.user + spent.system) / 1e3,
+        "errors": tally.errors,
+        "mismatches": tally.mismatches,
+    }))
+}
+
+/// Opens the connections in batches, each of which has its echoes before the next one begins, so
+/// that the accept queue never overflows.
+fn connect(swarm: &mut Swarm, plan: &Plan) -> io::Result<()> {
+    let mut dialer = Dialer::new(plan.addr, plan.sources)?;
+    for number in 0..plan.connections {
+        let tag = Tag {
+            connection: number,
+            work: PLAIN,
+        };
+        let index = swarm.adopt(Conn::new(dialer.dial()?, tag))?;
+        swarm.send(index, clock::now());
+        if (number + 1) % BATCH == 0 || number + 1 == plan.connections {
+            turn_until(swarm, |swarm| swarm.awaited_count() == 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn turn_until(swarm: &mut Swarm, done: impl Fn(&Swarm) -> bool) -> io::Result<()> {
+    let deadline = clock::now() + PATIENCE;
+    while !done(swarm) {
+        let now = clock::now();
+        if now >= deadline {
+            let message = format!(
+                "given up with {} connections open and {} echoes awaited",
+                swarm.open_count(),
+                swarm.awaited_count(),
+            );
+            return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+        }
+        swarm.turn(deadline - now)?;
+    }
+    Ok(())
+}
+
+const BATCH: u32 = 256;
+/// How long a batch of echoes, or the closing of all, may take, in nanoseconds.
+const PATIENCE: u64 = 20 * SECOND;
