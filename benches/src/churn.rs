@@ -84,17 +84,10 @@ impl Churn {
                 return Ok(self.tally);
             }
             empty.retain(|slot| self.start(*slot).is_err());
-            let timeout = if empty.is_empty() {
-                self.window.until - now
-            } else {
-                RETRY
-            };
+            let timeout = if empty.is_empty() { self.window.until - now } else { RETRY };
             let count = self.epoll.wait_for(&mut events, timeout)?;
             for &event in &events[..count] {
-                let Event {
-                    events: flags,
-                    u64: token,
-                } = event;
+                let Event { events: flags, u64: token } = event;
                 let Ok(slot) = usize::try_from(token) else {
                     continue;
                 };
@@ -117,13 +110,9 @@ impl Churn {
         let started = clock::now();
         let socket = self.dialer.dial()?;
         self.dialled_count = self.dialled_count.wrapping_add(1);
-        let tag = Tag {
-            connection: self.dialled_count,
-            work: PLAIN,
-        };
+        let tag = Tag { connection: self.dialled_count, work: PLAIN };
         let mut conn = Conn::new(socket, tag);
-        self.epoll
-            .add(conn.socket_fd(), slot as u64, sys::READ_EDGE)?;
+        self.epoll.add(conn.socket_fd(), slot as u64, sys::READ_EDGE)?;
         conn.enqueue(started);
         conn.flush(&self.pattern, &mut self.output)?;
         self.slots[slot] = Some(Cycle { conn, started });
@@ -147,8 +136,7 @@ impl Churn {
             Received::Drained => false,
             Received::End if conn.awaited_count() == 0 && !echoed => {
                 let (window, now) = (self.window, clock::now());
-                self.tally
-                    .complete(Lane::Ordinary, Pace::Closed, window, *started, now);
+                self.tally.complete(Lane::Ordinary, Pace::Closed, window, *started, now);
                 true
             }
             Received::Mismatch => {

@@ -1,8 +1,5 @@
 //! The only place of this package that reads a clock or sleeps: nanoseconds since the first call.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this is the measuring kit's clock"
-)]
+#![expect(clippy::disallowed_methods, reason = "this is the measuring kit's clock")]
 
 use std::sync::OnceLock;
 use std::thread;

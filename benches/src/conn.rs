@@ -176,16 +176,7 @@ mod tests {
         let near = TcpStream::connect(listener.local_addr().expect("its address"));
         let far = listener.accept().expect("the other end").0;
         let near = OwnedFd::from(near.expect("a connection"));
-        (
-            Conn::new(
-                near,
-                Tag {
-                    connection: 1,
-                    work: 0,
-                },
-            ),
-            far,
-        )
+        (Conn::new(near, Tag { connection: 1, work: 0 }), far)
     }
 
     /// Echoes `count` messages of 64 bytes; `change` may spoil the bytes on their way back.
@@ -195,8 +186,7 @@ mod tests {
         for at in 0..count {
             conn.enqueue(at);
         }
-        conn.flush(&pattern, &mut Vec::new())
-            .expect("room for a few messages");
+        conn.flush(&pattern, &mut Vec::new()).expect("room for a few messages");
         let mut bytes = vec![0; 64 * usize::try_from(count).expect("a small count")];
         far.read_exact(&mut bytes).expect("all messages");
         change(&mut bytes);
@@ -204,9 +194,7 @@ mod tests {
         drop(far);
         let mut stamps = Vec::new();
         let epoll = Epoll::new().expect("an epoll instance");
-        epoll
-            .add(conn.socket_fd(), 0, sys::READ_EDGE)
-            .expect("a registration");
+        epoll.add(conn.socket_fd(), 0, sys::READ_EDGE).expect("a registration");
         loop {
             let events = epoll.wait_for(&mut [sys::no_event()], 5_000_000_000);
             assert_eq!(events.expect("a wait"), 1, "nothing arrives any more");

@@ -30,11 +30,7 @@ impl Dialer {
             let message = "only IPv4 loopback targets and 1 to 250 sources are allowed";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        Ok(Self {
-            target,
-            source_count,
-            next: 0,
-        })
+        Ok(Self { target, source_count, next: 0 })
     }
 
     /// Opens one connection.
@@ -83,13 +79,9 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
         let target = listener.local_addr().expect("its address");
         let mut dialer = Dialer::new(target, 3).expect("a loopback target");
-        let dialled: Vec<_> = (0..6)
-            .map(|_| dialer.dial().expect("a connection"))
-            .collect();
-        let sources: HashSet<_> = dialled
-            .iter()
-            .map(|_| listener.accept().expect("the other end").1.ip())
-            .collect();
+        let dialled: Vec<_> = (0..6).map(|_| dialer.dial().expect("a connection")).collect();
+        let sources: HashSet<_> =
+            dialled.iter().map(|_| listener.accept().expect("the other end").1.ip()).collect();
         assert_eq!(sources.len(), 3);
     }
 }

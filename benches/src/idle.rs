@@ -21,10 +21,7 @@ use crate::tally::{Pace, Window};
 /// When connections cannot be opened, answers do not come in time, or the process cannot be read.
 pub fn run(plan: &Plan, pid: u32, quiet: f64, watch: f64) -> io::Result<Value> {
     let start = Memory::of(pid)?;
-    let window = Window {
-        from: 0,
-        until: u64::MAX,
-    };
+    let window = Window { from: 0, until: u64::MAX };
     let mut swarm = Swarm::new(plan.size, Pace::Scheduled, window, None)?;
     connect(&mut swarm, plan)?;
     clock::sleep_until(clock::now() + clock::from_seconds(quiet));
@@ -68,10 +65,7 @@ pub fn run(plan: &Plan, pid: u32, quiet: f64, watch: f64) -> io::Result<Value> {
 fn connect(swarm: &mut Swarm, plan: &Plan) -> io::Result<()> {
     let mut dialer = Dialer::new(plan.addr, plan.sources)?;
     for number in 0..plan.connections {
-        let tag = Tag {
-            connection: number,
-            work: PLAIN,
-        };
+        let tag = Tag { connection: number, work: PLAIN };
         let index = swarm.adopt(Conn::new(dialer.dial()?, tag))?;
         swarm.send(index, clock::now());
         if (number + 1) % BATCH == 0 || number + 1 == plan.connections {

@@ -22,10 +22,7 @@ pub fn memory(plan: &Plan) -> io::Result<Option<Memory>> {
 #[must_use]
 pub fn window(plan: &Plan) -> Window {
     let from = clock::now() + clock::from_seconds(plan.warmup);
-    Window {
-        from,
-        until: from + clock::from_seconds(plan.seconds),
-    }
+    Window { from, until: from + clock::from_seconds(plan.seconds) }
 }
 
 /// Runs `jobs`, each on a thread of its own, and reports what they saw and what it cost the
@@ -52,9 +49,7 @@ where
         let loaded = memory(plan)?;
         let mut tally = Tally::new();
         for thread in threads {
-            let part = thread
-                .join()
-                .map_err(|_| io::Error::other("a load thread panicked"))??;
+            let part = thread.join().map_err(|_| io::Error::other("a load thread panicked"))??;
             tally.merge(&part);
         }
         let spent = last.zip(first).map(|(last, first)| last.since(&first));

@@ -42,10 +42,7 @@ impl Pattern {
     /// If the length is 0 or more than [`MESSAGE_MAX`].
     #[must_use]
     pub fn new(message_bytes: usize) -> Self {
-        assert!(
-            (1..=MESSAGE_MAX).contains(&message_bytes),
-            "message length out of range"
-        );
+        assert!((1..=MESSAGE_MAX).contains(&message_bytes), "message length out of range");
         // A fixed linear congruential sequence: the same bytes in every run and every process.
         let mut state = 0x2545_F491_u32;
         let bytes = (0..message_bytes + STRIDE * PHASES)
@@ -54,10 +51,7 @@ impl Pattern {
                 state.to_be_bytes()[0] & 0x7F
             })
             .collect();
-        Self {
-            message_bytes,
-            bytes,
-        }
+        Self { message_bytes, bytes }
     }
 
     /// Length of every message.
@@ -139,10 +133,7 @@ fn index(offset: u64) -> usize {
 mod tests {
     use super::{Pattern, Tag};
 
-    const TAG: Tag = Tag {
-        connection: 300,
-        work: 0xFF,
-    };
+    const TAG: Tag = Tag { connection: 300, work: 0xFF };
 
     fn stream(pattern: &Pattern, to: u64) -> Vec<u8> {
         let mut out = Vec::new();
@@ -160,10 +151,7 @@ mod tests {
                     let mut part = Vec::new();
                     pattern.write(TAG, from as u64..to as u64, &mut part);
                     assert_eq!(part, &whole[from..to], "{length} {from} {to}");
-                    assert!(
-                        pattern.matches(TAG, from as u64, &part),
-                        "{length} {from} {to}"
-                    );
+                    assert!(pattern.matches(TAG, from as u64, &part), "{length} {from} {to}");
                 }
             }
         }
@@ -179,17 +167,7 @@ mod tests {
             assert!(!pattern.matches(TAG, 0, &wrong), "byte {at}");
         }
         assert!(!pattern.matches(TAG, 64, &whole), "a message repeated");
-        assert!(
-            !pattern.matches(
-                Tag {
-                    connection: 301,
-                    ..TAG
-                },
-                0,
-                &whole
-            ),
-            "a foreign message"
-        );
+        assert!(!pattern.matches(Tag { connection: 301, ..TAG }, 0, &whole), "a foreign message");
     }
 
     #[test]

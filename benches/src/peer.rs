@@ -101,13 +101,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in [
-            "--threads 0",
-            "--buffer 0",
-            "--bogus",
-            "extra",
-            "--addr here",
-        ] {
+        for line in ["--threads 0", "--buffer 0", "--bogus", "extra", "--addr here"] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

@@ -112,22 +112,8 @@ impl Plan {
             "pipeline" => (Mode::Closed { depth: 32 }, 64, 64),
             "bulk" => (Mode::Closed { depth: 1 }, 8, 64 * 1024),
             "churn" => (Mode::Churn, 32, 64),
-            "open" => (
-                Mode::Open {
-                    rate: 20_000.0,
-                    slow: None,
-                },
-                400,
-                64,
-            ),
-            "idle" => (
-                Mode::Idle {
-                    quiet: 2.0,
-                    watch: 3.0,
-                },
-                15_000,
-                64,
-            ),
+            "open" => (Mode::Open { rate: 20_000.0, slow: None }, 400, 64),
+            "idle" => (Mode::Idle { quiet: 2.0, watch: 3.0 }, 15_000, 64),
             _ => return Err(USAGE.into()),
         };
         Ok(Self {
@@ -151,9 +137,9 @@ impl Plan {
             return Err("more threads than connections".into());
         }
         match self.mode {
-            Mode::Open {
-                slow: Some(slow), ..
-            } if slow.connections == 0 || slow.connections >= self.connections => {
+            Mode::Open { slow: Some(slow), .. }
+                if slow.connections == 0 || slow.connections >= self.connections =>
+            {
                 Err("--slow-connections must be at least 1 and leave others over".into())
             }
             Mode::Idle { .. } if self.pid.is_none() => Err("idle needs --pid".into()),
@@ -188,11 +174,7 @@ impl Mode {
 
 impl Default for Slow {
     fn default() -> Self {
-        Self {
-            share: 0.01,
-            connections: 16,
-            byte: 0xFF,
-        }
+        Self { share: 0.01, connections: 16, byte: 0xFF }
     }
 }
 
@@ -226,18 +208,11 @@ mod tests {
     #[test]
     fn each_mode_has_its_defaults_and_options() {
         let plan = parse("pipeline --addr 127.0.0.1:7 --depth 8").expect("a plan");
-        assert_eq!(
-            (plan.mode, plan.connections, plan.size),
-            (Mode::Closed { depth: 8 }, 64, 64)
-        );
+        assert_eq!((plan.mode, plan.connections, plan.size), (Mode::Closed { depth: 8 }, 64, 64));
         let plan = parse("bulk --addr 127.0.0.1:7 --seconds 0.5 --pid 9").expect("a plan");
         assert_eq!((plan.size, plan.seconds, plan.pid), (65_536, 0.5, Some(9)));
         let plan = parse("open --addr 127.0.0.1:7 --rate 5 --slow-byte 254").expect("a plan");
-        let slow = Some(Slow {
-            share: 0.01,
-            connections: 16,
-            byte: 254,
-        });
+        let slow = Some(Slow { share: 0.01, connections: 16, byte: 254 });
         assert_eq!(plan.mode, Mode::Open { rate: 5.0, slow });
     }
 

@@ -62,10 +62,7 @@ impl Usage {
 
     /// A thread may end while it is looked at; then it is left out.
     fn read_thread(&mut self, task: &std::path::Path) {
-        let name = task
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
+        let name = task.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Ok(thread) = name.parse() else { return };
         let Ok(schedstat) = fs::read_to_string(task.join("schedstat")) else {
             return;
@@ -73,10 +70,7 @@ impl Usage {
         let Ok(status) = fs::read_to_string(task.join("status")) else {
             return;
         };
-        let on_cpu = schedstat
-            .split_whitespace()
-            .next()
-            .and_then(|field| field.parse().ok());
+        let on_cpu = schedstat.split_whitespace().next().and_then(|field| field.parse().ok());
         self.thread_nanoseconds.insert(thread, on_cpu.unwrap_or(0));
         let switches = parse_field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
         self.voluntary.insert(thread, switches);
@@ -93,10 +87,8 @@ impl Usage {
         let user = self.user_ticks.saturating_sub(earlier.user_ticks) as f64;
         let system = self.system_ticks.saturating_sub(earlier.system_ticks) as f64;
         let ticks = user + system;
-        let all_alive = earlier
-            .thread_nanoseconds
-            .keys()
-            .all(|id| self.thread_nanoseconds.contains_key(id));
+        let all_alive =
+            earlier.thread_nanoseconds.keys().all(|id| self.thread_nanoseconds.contains_key(id));
         let total = if all_alive {
             difference(&self.thread_nanoseconds, &earlier.thread_nanoseconds) as f64
         } else {
@@ -133,17 +125,12 @@ fn path(pid: u32, file: &str) -> PathBuf {
 }
 
 fn odd(file: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("cannot read /proc/PID/{file}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("cannot read /proc/PID/{file}"))
 }
 
 /// The sum over all threads of what each gained; a new thread gained all it has.
 fn difference(now: &BTreeMap<u32, u64>, earlier: &BTreeMap<u32, u64>) -> u64 {
-    now.iter()
-        .map(|(id, value)| value - earlier.get(id).unwrap_or(&0).min(value))
-        .sum()
+    now.iter().map(|(id, value)| value - earlier.get(id).unwrap_or(&0).min(value)).sum()
 }
 
 /// User and system ticks: fields 14 and 15. The name in field 2 may hold spaces and parentheses,
@@ -169,12 +156,7 @@ mod tests {
     fn usage(user_ticks: u64, system_ticks: u64, threads: &[(u32, u64)]) -> Usage {
         let thread_nanoseconds: BTreeMap<u32, u64> = threads.iter().copied().collect();
         let voluntary = thread_nanoseconds.clone();
-        Usage {
-            user_ticks,
-            system_ticks,
-            thread_nanoseconds,
-            voluntary,
-        }
+        Usage { user_ticks, system_ticks, thread_nanoseconds, voluntary }
     }
 
     #[test]
@@ -197,11 +179,7 @@ mod tests {
     fn time_is_summed_over_threads_and_divided_by_ticks() {
         let before = usage(10, 10, &[(1, 1_000), (2, 500)]);
         let after = usage(11, 13, &[(1, 2_000), (2, 500), (3, 3_000)]);
-        let spent = Spent {
-            user: 1_000.0,
-            system: 3_000.0,
-            voluntary_switches: 4_000,
-        };
+        let spent = Spent { user: 1_000.0, system: 3_000.0, voluntary_switches: 4_000 };
         assert_eq!(after.since(&before), spent);
     }
 

@@ -15,20 +15,12 @@ impl Spread {
     /// The spread of `values`; none of an empty slice. Values that are no numbers are left out.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
-        let mut sorted: Vec<f64> = values
-            .iter()
-            .copied()
-            .filter(|value| !value.is_nan())
-            .collect();
+        let mut sorted: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
         let upper = sorted[sorted.len() / 2];
         let lower = sorted[(sorted.len() - 1) / 2];
-        Some(Self {
-            median: f64::midpoint(lower, upper),
-            min,
-            max,
-        })
+        Some(Self { median: f64::midpoint(lower, upper), min, max })
     }
 
     /// How often `base` goes into this one, by medians; none if the base is 0.
@@ -45,27 +37,13 @@ mod tests {
     #[test]
     fn the_median_of_an_odd_number_is_the_middle_value() {
         let spread = Spread::of(&[9.0, 1.0, 4.0]).expect("three values");
-        assert_eq!(
-            spread,
-            Spread {
-                median: 4.0,
-                min: 1.0,
-                max: 9.0
-            }
-        );
+        assert_eq!(spread, Spread { median: 4.0, min: 1.0, max: 9.0 });
     }
 
     #[test]
     fn the_median_of_an_even_number_is_the_mean_of_the_middle() {
         let spread = Spread::of(&[8.0, 1.0, 2.0, 4.0]).expect("four values");
-        assert_eq!(
-            spread,
-            Spread {
-                median: 3.0,
-                min: 1.0,
-                max: 8.0
-            }
-        );
+        assert_eq!(spread, Spread { median: 3.0, min: 1.0, max: 8.0 });
     }
 
     #[test]
@@ -73,33 +51,14 @@ mod tests {
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(Spread::of(&[f64::NAN]), None);
         let spread = Spread::of(&[f64::NAN, 7.0]).expect("one value");
-        assert_eq!(
-            spread,
-            Spread {
-                median: 7.0,
-                min: 7.0,
-                max: 7.0
-            }
-        );
+        assert_eq!(spread, Spread { median: 7.0, min: 7.0, max: 7.0 });
     }
 
     #[test]
     fn a_ratio_is_of_medians_and_never_divides_by_zero() {
-        let six = Spread {
-            median: 6.0,
-            min: 0.0,
-            max: 0.0,
-        };
-        let three = Spread {
-            median: 3.0,
-            min: 1.0,
-            max: 9.0,
-        };
-        let zero = Spread {
-            median: 0.0,
-            min: 0.0,
-            max: 0.0,
-        };
+        let six = Spread { median: 6.0, min: 0.0, max: 0.0 };
+        let three = Spread { median: 3.0, min: 1.0, max: 9.0 };
+        let zero = Spread { median: 0.0, min: 0.0, max: 0.0 };
         assert_eq!(six.ratio(&three), Some(2.0));
         assert_eq!(six.ratio(&zero), None);
     }

@@ -50,22 +50,12 @@ pub fn open(plan: &Plan, rate: f64, slow: Option<Slow>) -> io::Result<Value> {
             let schedule = Schedule {
                 start: start as f64 + offset,
                 interval,
-                slow_share: if slow_count > 0 {
-                    slow.map_or(0.0, |slow| slow.share)
-                } else {
-                    0.0
-                },
+                slow_share: if slow_count > 0 { slow.map_or(0.0, |slow| slow.share) } else { 0.0 },
                 slow_count,
                 conn_count: conns.len(),
                 sent: 0,
             };
-            move || {
-                follow(
-                    swarm(plan, Pace::Scheduled, window, conns)?,
-                    schedule,
-                    window,
-                )
-            }
+            move || follow(swarm(plan, Pace::Scheduled, window, conns)?, schedule, window)
         })
         .collect();
     measure::run(plan, before, window, jobs)
@@ -87,11 +77,7 @@ impl Schedule {
     /// the server behaves.
     fn due(&self) -> u64 {
         // Nanoseconds since the start of the process: far below 2^53, so that f64 is exact.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "in range"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
         let due = (self.start + self.interval * f64::from(self.sent)) as u64;
         due
     }
@@ -102,11 +88,7 @@ impl Schedule {
         let slow_before = (f64::from(self.sent) * self.slow_share).floor();
         self.sent += 1;
         let slow_after = (f64::from(self.sent) * self.slow_share).floor();
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a count"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let slow_before = slow_before as usize;
         let ordinary_count = self.conn_count - self.slow_count;
         if slow_after > slow_before as f64 || ordinary_count == 0 {
@@ -162,18 +144,10 @@ fn dial(plan: &Plan, slow: Option<Slow>) -> io::Result<Vec<Vec<Conn>>> {
     let slow_count = slow.map_or(0, |slow| slow.connections);
     let mut shares: Vec<_> = (0..plan.threads).map(|_| Vec::new()).collect();
     for number in 0..plan.connections {
-        let work = slow
-            .filter(|_| number < slow_count)
-            .map_or(plan.work, |slow| slow.byte);
+        let work = slow.filter(|_| number < slow_count).map_or(plan.work, |slow| slow.byte);
         let socket: OwnedFd = dialer.dial()?;
         let share = number % plan.threads;
-        shares[share as usize].push(Conn::new(
-            socket,
-            Tag {
-                connection: number,
-                work,
-            },
-        ));
+        shares[share as usize].push(Conn::new(socket, Tag { connection: number, work }));
     }
     Ok(shares)
 }
@@ -203,14 +177,7 @@ mod tests {
 
     fn schedule(slow_share: f64, slow_count: usize) -> Schedule {
         let (start, interval) = (1_000.0, 50_000.0);
-        Schedule {
-            start,
-            interval,
-            slow_share,
-            slow_count,
-            conn_count: 400,
-            sent: 0,
-        }
+        Schedule { start, interval, slow_share, slow_count, conn_count: 400, sent: 0 }
     }
 
     #[test]
@@ -233,11 +200,7 @@ mod tests {
         for _ in 0..400_000 {
             counts[schedule.take()] += 1;
         }
-        assert!(
-            counts[..16].iter().all(|count| *count == 250),
-            "{:?}",
-            &counts[..16]
-        );
+        assert!(counts[..16].iter().all(|count| *count == 250), "{:?}", &counts[..16]);
         let ordinary = &counts[16..];
         assert_eq!(ordinary.iter().sum::<u32>(), 396_000);
         assert!(ordinary.iter().all(|count| (1_031..=1_032).contains(count)));

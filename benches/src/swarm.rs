@@ -63,8 +63,7 @@ impl Swarm {
     pub fn adopt(&mut self, conn: Conn) -> io::Result<usize> {
         let index = self.conns.len();
         // Both directions at once and for good: an edge costs nothing until the socket was full.
-        self.epoll
-            .add(conn.socket_fd(), index as u64, sys::READ_EDGE | sys::WRITE)?;
+        self.epoll.add(conn.socket_fd(), index as u64, sys::READ_EDGE | sys::WRITE)?;
         self.conns.push(Some(conn));
         self.open_count += 1;
         Ok(index)
@@ -91,10 +90,7 @@ impl Swarm {
     pub fn turn(&mut self, nanoseconds: u64) -> io::Result<()> {
         let count = self.epoll.wait_for(&mut self.events, nanoseconds)?;
         for at in 0..count {
-            let Event {
-                events: flags,
-                u64: token,
-            } = self.events[at];
+            let Event { events: flags, u64: token } = self.events[at];
             if let Ok(index) = usize::try_from(token) {
                 self.handle(index, flags);
             }
@@ -130,9 +126,7 @@ impl Swarm {
     pub fn finish(&mut self) {
         self.finishing = true;
         for index in self.indices() {
-            let broken = self.conns[index]
-                .as_ref()
-                .is_some_and(|conn| conn.finish().is_err());
+            let broken = self.conns[index].as_ref().is_some_and(|conn| conn.finish().is_err());
             if broken {
                 self.remove(index, Received::Broken);
             }
@@ -195,11 +189,7 @@ impl Swarm {
         self.awaited_count -= conn.awaited_count();
         let window = self.window;
         let due = conn.awaited().filter(|at| window.contains(*at)).count();
-        self.tally.unanswered += if self.pace == Pace::Scheduled {
-            due as u64
-        } else {
-            0
-        };
+        self.tally.unanswered += if self.pace == Pace::Scheduled { due as u64 } else { 0 };
         match outcome {
             Received::End if self.finishing && conn.awaited_count() == 0 => {}
             Received::Mismatch => self.tally.mismatches += 1,
@@ -209,11 +199,7 @@ impl Swarm {
 }
 
 fn lane(conn: &Conn, slow: Option<u8>) -> Lane {
-    if Some(conn.work()) == slow {
-        Lane::Slow
-    } else {
-        Lane::Ordinary
-    }
+    if Some(conn.work()) == slow { Lane::Slow } else { Lane::Ordinary }
 }
 
 const EVENTS_MAX: usize = 1_024;

@@ -60,12 +60,7 @@ impl Epoll {
     pub fn wait(&self, events: &mut [Event]) -> io::Result<usize> {
         // SAFETY: the pointer and the length describe one live, exclusively borrowed slice.
         let count = unsafe {
-            libc::epoll_wait(
-                self.0.as_raw_fd(),
-                events.as_mut_ptr(),
-                event_max(events),
-                -1,
-            )
+            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), event_max(events), -1)
         };
         event_count(count)
     }
@@ -95,10 +90,7 @@ impl Epoll {
     }
 
     fn control(&self, operation: i32, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
-        let mut event = Event {
-            events: interest,
-            u64: token,
-        };
+        let mut event = Event { events: interest, u64: token };
         // SAFETY: `event` lives through the call; bad descriptors are answered with an error.
         let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd, &raw mut event) };
         check(result).map(drop)
@@ -161,12 +153,7 @@ pub fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null pointers mean that the address is not wanted.
     let result = unsafe {
-        libc::accept4(
-            listener.as_fd().as_raw_fd(),
-            ptr::null_mut(),
-            ptr::null_mut(),
-            flags,
-        )
+        libc::accept4(listener.as_fd().as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)
     };
     let fd = check(result)?;
     // SAFETY: `fd` is a fresh descriptor that nobody else owns.
@@ -187,11 +174,7 @@ pub fn set_nodelay(fd: impl AsFd) -> io::Result<()> {
 /// # Errors
 /// What `setsockopt` reports.
 pub fn set_bind_address_no_port(fd: impl AsFd) -> io::Result<()> {
-    set_flag(
-        fd.as_fd().as_raw_fd(),
-        libc::IPPROTO_IP,
-        libc::IP_BIND_ADDRESS_NO_PORT,
-    )
+    set_flag(fd.as_fd().as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
 }
 
 /// Sends our FIN and keeps reading.
@@ -206,10 +189,7 @@ pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// CPU time this thread has used, in nanoseconds.
 #[must_use]
 pub fn thread_cpu() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a live out-parameter. The clock exists on every Linux, so the call cannot
     // fail; if it did, time would stand at 0.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
@@ -270,11 +250,7 @@ fn set_flag(fd: RawFd, level: i32, name: i32) -> io::Result<()> {
 }
 
 fn check(result: i32) -> io::Result<i32> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn event_max(events: &[Event]) -> i32 {
@@ -295,9 +271,5 @@ fn finished(count: isize) -> Option<io::Result<usize>> {
         return Some(Ok(count));
     }
     let error = io::Error::last_os_error();
-    if error.kind() == io::ErrorKind::Interrupted {
-        None
-    } else {
-        Some(Err(error))
-    }
+    if error.kind() == io::ErrorKind::Interrupted { None } else { Some(Err(error)) }
 }

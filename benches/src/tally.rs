@@ -107,12 +107,8 @@ impl Tally {
     /// # Panics
     /// Never: both histograms have the same bounds.
     pub fn merge(&mut self, other: &Self) {
-        self.latency
-            .add(&other.latency)
-            .expect("equal bounds by construction");
-        self.slow_latency
-            .add(&other.slow_latency)
-            .expect("equal bounds by construction");
+        self.latency.add(&other.latency).expect("equal bounds by construction");
+        self.slow_latency.add(&other.slow_latency).expect("equal bounds by construction");
         self.completed += other.completed;
         self.completed_ever += other.completed_ever;
         self.errors += other.errors;
@@ -169,10 +165,7 @@ mod tests {
 
     use super::{Tally, Window};
 
-    const WINDOW: Window = Window {
-        from: 100,
-        until: 2_000_000_100,
-    };
+    const WINDOW: Window = Window { from: 100, until: 2_000_000_100 };
 
     #[test]
     fn a_window_holds_its_first_and_not_its_last_moment() {
@@ -193,10 +186,7 @@ mod tests {
         left.merge(&right);
         let json = left.to_json(WINDOW);
         let near = |pointer: &str, wanted: f64| {
-            let value = json
-                .pointer(pointer)
-                .and_then(Value::as_f64)
-                .expect("a number");
+            let value = json.pointer(pointer).and_then(Value::as_f64).expect("a number");
             assert!((value / wanted - 1.0).abs() < 0.01, "{pointer}: {value}");
         };
         near("/latency_us/p50", 1.0);

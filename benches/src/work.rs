@@ -44,11 +44,7 @@ impl Work {
 impl Default for Work {
     fn default() -> Self {
         let (sleep, burn) = (Duration::from_millis(50), Duration::from_millis(5));
-        Self {
-            enabled: false,
-            sleep,
-            burn,
-        }
+        Self { enabled: false, sleep, burn }
     }
 }
 
@@ -70,10 +66,7 @@ mod tests {
     #[test]
     fn only_the_work_bytes_are_slow_and_only_when_enabled() {
         let off = Work::default();
-        let on = Work {
-            enabled: true,
-            ..off
-        };
+        let on = Work { enabled: true, ..off };
         for byte in 0..=u8::MAX {
             assert_eq!(on.is_slow(&[byte, 0]), byte == BURN || byte == SLEEP);
             assert!(!off.is_slow(&[byte]));
@@ -84,11 +77,7 @@ mod tests {
     #[test]
     fn burning_uses_cpu_and_sleeping_uses_time() {
         let few = Duration::from_millis(2);
-        let work = Work {
-            enabled: true,
-            sleep: few,
-            burn: few,
-        };
+        let work = Work { enabled: true, sleep: few, burn: few };
         let cpu = sys::thread_cpu();
         work.perform(&[BURN]);
         assert!(sys::thread_cpu() - cpu >= clock::nanoseconds(few));

@@ -24,11 +24,7 @@ fn words(line: &str) -> Vec<String> {
 /// Runs a load to its end; it is bounded in time itself.
 fn load(line: &str, addr: &str) -> Output {
     let mut command = Command::new(LOAD);
-    command
-        .args(words(line))
-        .args(["--addr", addr])
-        .output()
-        .expect("the load generator runs")
+    command.args(words(line)).args(["--addr", addr]).output().expect("the load generator runs")
 }
 
 /// Runs a mode against all peers and gives each clean report to `check`.
@@ -49,31 +45,20 @@ fn for_all_peers(server: &str, line: &str, check: impl Fn(&Value)) {
 fn has_messages(report: &Value) {
     assert!(report["messages"].as_u64() > Some(0), "{report}");
     assert!(report["latency_us"]["p99"].as_f64() > Some(0.0), "{report}");
-    assert!(
-        report["server"]["rss_peak_kib"].as_u64() > Some(0),
-        "{report}"
-    );
+    assert!(report["server"]["rss_peak_kib"].as_u64() > Some(0), "{report}");
 }
 
 #[test]
 fn every_peer_echoes_in_every_closed_loop() {
     let time = "--seconds 0.2 --warmup 0.05";
-    for mode in [
-        "pingpong --threads 2",
-        "pipeline --connections 4",
-        "bulk --depth 2",
-    ] {
+    for mode in ["pingpong --threads 2", "pipeline --connections 4", "bulk --depth 2"] {
         for_all_peers("", &format!("{mode} {time}"), has_messages);
     }
 }
 
 #[test]
 fn every_peer_survives_churn() {
-    for_all_peers(
-        "",
-        "churn --connections 8 --seconds 0.2 --warmup 0.05",
-        has_messages,
-    );
+    for_all_peers("", "churn --connections 8 --seconds 0.2 --warmup 0.05", has_messages);
 }
 
 #[test]
@@ -83,31 +68,18 @@ fn the_open_loop_reports_slow_messages_apart() {
     for_all_peers("--work --sleep-ms 20", line, |report| {
         has_messages(report);
         let slow = report["slow_latency_us"]["count"].as_u64();
-        assert!(
-            slow.is_some_and(|count| (5..=7).contains(&count)),
-            "2 % of 300: {report}"
-        );
-        assert!(
-            report["slow_latency_us"]["p50"].as_f64() >= Some(20_000.0),
-            "{report}"
-        );
+        assert!(slow.is_some_and(|count| (5..=7).contains(&count)), "2 % of 300: {report}");
+        assert!(report["slow_latency_us"]["p50"].as_f64() >= Some(20_000.0), "{report}");
         let ordinary = report["latency_us"]["count"].as_u64();
-        assert!(
-            ordinary.is_some_and(|count| (293..=295).contains(&count)),
-            "the rest: {report}"
-        );
+        assert!(ordinary.is_some_and(|count| (293..=295).contains(&count)), "the rest: {report}");
     });
 }
 
 #[test]
 fn idle_connections_are_weighed_and_all_end_well() {
-    for_all_peers(
-        "",
-        "idle --connections 300 --quiet 0.05 --watch 0.05",
-        |report| {
-            assert_eq!(report["alive"], 300, "{report}");
-        },
-    );
+    for_all_peers("", "idle --connections 300 --quiet 0.05 --watch 0.05", |report| {
+        assert_eq!(report["alive"], 300, "{report}");
+    });
 }
 
 /// Serves one connection: echoes after `spoil` has had its way with each chunk.
@@ -141,19 +113,11 @@ fn a_server_that_changes_a_byte_is_found_out() {
         chunk.len()
     });
     let report = report_against(addr);
-    assert_eq!(
-        (&report["mismatches"], &report["errors"]),
-        (&1.into(), &0.into()),
-        "{report}"
-    );
+    assert_eq!((&report["mismatches"], &report["errors"]), (&1.into(), &0.into()), "{report}");
 }
 
 #[test]
 fn a_server_that_hangs_up_is_an_error() {
     let report = report_against(spoiling_server(|_| 0));
-    assert_eq!(
-        (&report["mismatches"], &report["errors"]),
-        (&0.into(), &1.into()),
-        "{report}"
-    );
+    assert_eq!((&report["mismatches"], &report["errors"]), (&0.into(), &1.into()), "{report}");
 }

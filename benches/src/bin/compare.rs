@@ -65,11 +65,7 @@ fn contest(
     options: &Options,
     mut log: Option<&mut File>,
 ) -> Result<bool, Box<dyn Error>> {
-    let peers = if options.peers.is_empty() {
-        row.peers
-    } else {
-        &options.peers
-    };
+    let peers = if options.peers.is_empty() { row.peers } else { &options.peers };
     let mut contest = Contest::new(row, folder, peers, |peer, reason| {
         eprintln!("{}: {} skipped, {reason}", row.name, peer.name());
     });
@@ -92,26 +88,18 @@ fn contest(
 /// Where release builds are, seen from this very binary, whatever the target folder is called.
 fn release_folder() -> Result<PathBuf, Box<dyn Error>> {
     let own = std::env::current_exe()?;
-    let profiles = own
-        .parent()
-        .and_then(Path::parent)
-        .ok_or("this binary has no folder")?;
+    let profiles = own.parent().and_then(Path::parent).ok_or("this binary has no folder")?;
     Ok(profiles.join("release"))
 }
 
 /// Builds everything that competes. What cannot be built is missing later, and skipped with a
 /// reason; so a failure here is told and not fatal.
 fn build() {
-    let targets: [&[&str]; 2] = [
-        &["-p", "switchboard-bench", "--bins"],
-        &["-p", "switchboard", "--example", "echo"],
-    ];
+    let targets: [&[&str]; 2] =
+        [&["-p", "switchboard-bench", "--bins"], &["-p", "switchboard", "--example", "echo"]];
     for target in targets {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        command
-            .args(["build", "--release", "--quiet"])
-            .args(target)
-            .stdin(Stdio::null());
+        command.args(["build", "--release", "--quiet"]).args(target).stdin(Stdio::null());
         match command.status() {
             Ok(status) if status.success() => {}
             Ok(_) => eprintln!("build: cargo build {} failed", target.join(" ")),
@@ -123,11 +111,7 @@ fn build() {
 fn preamble(options: &Options) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let warning = if options.quick {
-        " Quick: these numbers mean nothing."
-    } else {
-        ""
-    };
+    let warning = if options.quick { " Quick: these numbers mean nothing." } else { "" };
     format!(
         "Medians of {} rounds of {} s (smallest–largest), {cores} cores shared with the load \
          generator, Linux {}. Under 10 % is no difference.{warning}\n",

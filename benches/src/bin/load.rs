@@ -12,11 +12,7 @@ fn main() -> ExitCode {
         Ok(report) => {
             println!("{report}");
             let clean = report["errors"] == 0 && report["mismatches"] == 0;
-            if clean {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+            if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("load: {error}");

@@ -17,10 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     sys::raise_file_limit()?;
     // The first listener may choose the port; the others share it.
     let first = listen(options.addr)?;
-    let addr = first
-        .local_addr()?
-        .as_socket()
-        .ok_or("not an internet address")?;
+    let addr = first.local_addr()?.as_socket().ok_or("not an internet address")?;
     let mut listeners = vec![first];
     for _ in 1..options.threads {
         listeners.push(listen(addr)?);
@@ -83,13 +80,7 @@ impl Echo {
     fn new(listener: Socket, work: Work, buffer_bytes: usize) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&listener, LISTENER, sys::READ_EDGE)?;
-        Ok(Self {
-            epoll,
-            listener,
-            conns: Vec::new(),
-            buffer: vec![0; buffer_bytes],
-            work,
-        })
+        Ok(Self { epoll, listener, conns: Vec::new(), buffer: vec![0; buffer_bytes], work })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -97,10 +88,7 @@ impl Echo {
         loop {
             let count = self.epoll.wait(&mut events)?;
             for &event in &events[..count] {
-                let Event {
-                    events: flags,
-                    u64: token,
-                } = event;
+                let Event { events: flags, u64: token } = event;
                 if token == LISTENER {
                     self.accept_all();
                 } else if let Ok(index) = usize::try_from(token) {
@@ -132,10 +120,7 @@ impl Echo {
         if index >= self.conns.len() {
             self.conns.resize_with(index + 1, || None);
         }
-        self.conns[index] = Some(Conn {
-            socket,
-            unsent: None,
-        });
+        self.conns[index] = Some(Conn { socket, unsent: None });
         Ok(())
     }
 
@@ -144,23 +129,9 @@ impl Echo {
             return;
         };
         let result = if conn.unsent.is_some() {
-            resume(
-                &self.epoll,
-                conn,
-                index,
-                flags,
-                &mut self.buffer,
-                &self.work,
-            )
+            resume(&self.epoll, conn, index, flags, &mut self.buffer, &self.work)
         } else {
-            echo(
-                &self.epoll,
-                conn,
-                index,
-                flags,
-                &mut self.buffer,
-                &self.work,
-            )
+            echo(&self.epoll, conn, index, flags, &mut self.buffer, &self.work)
         };
         // Closing the last descriptor takes it out of the epoll set; no call is needed for that.
         if !matches!(result, Ok(Fate::Stays)) {
@@ -189,10 +160,7 @@ fn echo(
         work.perform(chunk);
         let sent = send_some(&conn.socket, chunk)?;
         if sent < count {
-            conn.unsent = Some(Box::new(Unsent {
-                bytes: chunk[sent..].to_vec(),
-                sent: 0,
-            }));
+            conn.unsent = Some(Box::new(Unsent { bytes: chunk[sent..].to_vec(), sent: 0 }));
             epoll.modify(&conn.socket, index as u64, READ | sys::WRITE)?;
             return Ok(Fate::Stays);
         }

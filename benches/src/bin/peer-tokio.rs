@@ -23,10 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse(lexopt::Parser::from_env())?;
     let variant = Variant::parse(options.variant.as_deref())?;
     sys::raise_file_limit()?;
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(options.threads)
-        .enable_io()
-        .build()?;
+    let runtime =
+        Builder::new_multi_thread().worker_threads(options.threads).enable_io().build()?;
     let echo = Echo {
         variant,
         work: options.work,
@@ -75,11 +73,7 @@ async fn serve(addr: SocketAddr, echo: Echo) -> io::Result<()> {
 }
 
 fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG as u32)
@@ -147,8 +141,7 @@ thread_local! {
 }
 
 fn take_buffer(bytes: usize) -> Vec<u8> {
-    POOL.with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| vec![0; bytes])
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; bytes])
 }
 
 /// A task may resume on another thread; so buffers wander, and each pool is bounded.

@@ -43,20 +43,12 @@ impl<'a> Contest<'a> {
         for &peer in peers {
             let binary = peer.binary(row.needs, folder);
             if binary.is_file() {
-                entries.push(Entry {
-                    peer,
-                    reports: Vec::new(),
-                    failures: Vec::new(),
-                });
+                entries.push(Entry { peer, reports: Vec::new(), failures: Vec::new() });
             } else {
                 skipped(peer, format!("no binary {}", binary.display()));
             }
         }
-        Self {
-            row,
-            folder,
-            entries,
-        }
+        Self { row, folder, entries }
     }
 
     /// Runs every peer once. Nobody always runs first, or always after the same other.
@@ -84,11 +76,7 @@ impl<'a> Contest<'a> {
     fn run(&self, peer: Peer) -> io::Result<Value> {
         let needs = self.row.needs;
         let mut server = Server::start(&peer.binary(needs, self.folder), &peer.arguments(needs))?;
-        let trace = self
-            .row
-            .traced
-            .then(|| Trace::attach(server.pid()))
-            .transpose()?;
+        let trace = self.row.traced.then(|| Trace::attach(server.pid())).transpose()?;
         let mut report = self.load(&server)?;
         if !server.is_alive() {
             return Err(io::Error::other("the server died"));

@@ -57,9 +57,7 @@ impl Options {
                 Long("peers") => {
                     for name in list(&parser.value()?.string()?) {
                         let peer = Peer::named(&name);
-                        options
-                            .peers
-                            .push(peer.ok_or_else(|| format!("no peer {name}"))?);
+                        options.peers.push(peer.ok_or_else(|| format!("no peer {name}"))?);
                     }
                 }
                 Long("quick") => options.quick = true,
@@ -89,9 +87,7 @@ impl Options {
 }
 
 fn list(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split(',')
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
+    text.split(',').filter(|part| !part.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -109,10 +105,7 @@ mod tests {
         let options = parse("--seconds 0.5 --quick").expect("options");
         assert_eq!((options.rounds, options.seconds), (1, 0.5));
         let options = parse("").expect("options");
-        assert_eq!(
-            (options.rounds, options.seconds, options.quick),
-            (5, 3.0, false)
-        );
+        assert_eq!((options.rounds, options.seconds, options.quick), (5, 3.0, false));
     }
 
     #[test]

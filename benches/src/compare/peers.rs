@@ -128,13 +128,8 @@ mod tests {
 
     use super::{Needs, Peer};
 
-    const ECHO: Needs = Needs {
-        threads: 2,
-        reactors: 1,
-        workers: 3,
-        burn_us: None,
-        buffer_bytes: Some(9),
-    };
+    const ECHO: Needs =
+        Needs { threads: 2, reactors: 1, workers: 3, burn_us: None, buffer_bytes: Some(9) };
 
     #[test]
     fn names_lead_back_to_their_peers() {
@@ -147,25 +142,13 @@ mod tests {
     #[test]
     fn pure_echo_runs_the_example_and_work_runs_the_peer() {
         let folder = Path::new("release");
-        assert_eq!(
-            Peer::Switchboard.binary(ECHO, folder),
-            folder.join("examples/echo")
-        );
+        assert_eq!(Peer::Switchboard.binary(ECHO, folder), folder.join("examples/echo"));
         let line = Peer::Switchboard.arguments(ECHO).join(" ");
         assert_eq!(line, "--addr 127.0.0.1:0 --reactors 1 --workers 3");
-        let work = Needs {
-            burn_us: Some(100),
-            ..ECHO
-        };
-        assert_eq!(
-            Peer::Switchboard.binary(work, folder),
-            folder.join("peer-switchboard")
-        );
+        let work = Needs { burn_us: Some(100), ..ECHO };
+        assert_eq!(Peer::Switchboard.binary(work, folder), folder.join("peer-switchboard"));
         let line = Peer::Switchboard.arguments(work).join(" ");
-        assert!(
-            line.ends_with("--variant take-over --work --sleep-ms 50 --burn-us 100"),
-            "{line}"
-        );
+        assert!(line.ends_with("--variant take-over --work --sleep-ms 50 --burn-us 100"), "{line}");
     }
 
     #[test]

@@ -61,34 +61,19 @@ fn echo_rows(options: &Options, base: Needs) -> Vec<Row> {
         let count = if options.quick { count.min(100) } else { count };
         let title = format!("ping-pong, 64 B, {count} connections");
         let load = format!("pingpong --connections {count}");
-        rows.push(echo(
-            &format!("pingpong-{count}"),
-            &title,
-            &load,
-            options,
-            base,
-        ));
+        rows.push(echo(&format!("pingpong-{count}"), &title, &load, options, base));
     }
     // Cut to size, two of them have become the same.
     rows.dedup_by(|left, right| left.name == right.name);
     let title = "pipelined, 64 B, 64 connections, 32 deep";
     rows.push(echo("pipeline", title, "pipeline", options, base));
-    let needs = Needs {
-        buffer_bytes: Some(64 * 1024),
-        ..base
-    };
+    let needs = Needs { buffer_bytes: Some(64 * 1024), ..base };
     let title = "bulk, 64 KiB, 8 connections, full duplex";
     let bulk = echo("bulk", title, "bulk", options, needs);
-    rows.push(Row {
-        columns: &BULK_COLUMNS,
-        ..bulk
-    });
+    rows.push(Row { columns: &BULK_COLUMNS, ..bulk });
     let title = "churn: connect, one echo, close; 32 at a time";
     let churn = echo("churn", title, "churn", options, base);
-    rows.push(Row {
-        columns: &CHURN_COLUMNS,
-        ..churn
-    });
+    rows.push(Row { columns: &CHURN_COLUMNS, ..churn });
     rows
 }
 
@@ -110,65 +95,31 @@ fn open_rows(options: &Options, base: Needs) -> Vec<Row> {
     let row = |name: &str, title: &str, extra: String| Row {
         name: name.to_owned(),
         title: format!("open loop, 20,000 msg/s on 400 connections, {title}"),
-        load: timed(
-            &format!("open --connections 400 --rate 20000{extra}"),
-            options,
-        ),
-        needs: Needs {
-            burn_us: Some(5_000),
-            ..base
-        },
+        load: timed(&format!("open --connections 400 --rate 20000{extra}"), options),
+        needs: Needs { burn_us: Some(5_000), ..base },
         peers: &WORK_PEERS,
         columns: &SLOW_COLUMNS,
         traced: false,
         rounds: options.rounds,
     };
     let calm = row("open-calm", "nobody slow", String::new());
-    let calm = Row {
-        needs: base,
-        peers: &ECHO_PEERS,
-        columns: &OPEN_COLUMNS,
-        ..calm
-    };
-    let sleep = row(
-        "open-sleep",
-        "1 % of the messages sleep 50 ms",
-        slow(SLEEP_BYTE),
-    );
-    let burn = row(
-        "open-burn",
-        "1 % of the messages use 5 ms of CPU",
-        slow(BURN_BYTE),
-    );
+    let calm = Row { needs: base, peers: &ECHO_PEERS, columns: &OPEN_COLUMNS, ..calm };
+    let sleep = row("open-sleep", "1 % of the messages sleep 50 ms", slow(SLEEP_BYTE));
+    let burn = row("open-burn", "1 % of the messages use 5 ms of CPU", slow(BURN_BYTE));
     vec![calm, sleep, burn]
 }
 
 fn other_rows(options: &Options, base: Needs) -> Vec<Row> {
     let load = format!("pingpong --connections 64 --work-byte {BURN_BYTE}");
     let title = "stealing: 64 connections, every handler uses 100 µs of CPU, two threads";
-    let needs = Needs {
-        threads: 2,
-        reactors: 1,
-        workers: 1,
-        burn_us: Some(100),
-        ..base
-    };
+    let needs = Needs { threads: 2, reactors: 1, workers: 1, burn_us: Some(100), ..base };
     let stealing = echo("stealing", title, &load, options, needs);
-    let stealing = Row {
-        peers: &WORK_PEERS,
-        ..stealing
-    };
+    let stealing = Row { peers: &WORK_PEERS, ..stealing };
 
-    let (count, quiet, watch) = if options.quick {
-        (500, 0.2, 0.2)
-    } else {
-        (15_000, 2.0, 3.0)
-    };
+    let (count, quiet, watch) = if options.quick { (500, 0.2, 0.2) } else { (15_000, 2.0, 3.0) };
     let title = format!("{count} connections, watched for {watch} s");
     let idle = Row {
-        load: words(&format!(
-            "idle --connections {count} --quiet {quiet} --watch {watch}"
-        )),
+        load: words(&format!("idle --connections {count} --quiet {quiet} --watch {watch}")),
         columns: &IDLE_COLUMNS,
         // Memory hardly varies, and each run takes long.
         rounds: options.rounds.min(3),
@@ -180,22 +131,13 @@ fn other_rows(options: &Options, base: Needs) -> Vec<Row> {
         columns: &TRACE_COLUMNS,
         traced: true,
         rounds: options.rounds.min(3),
-        ..echo(
-            "syscalls",
-            title,
-            "pingpong --connections 64",
-            options,
-            base,
-        )
+        ..echo("syscalls", title, "pingpong --connections 64", options, base)
     };
     vec![stealing, idle, syscalls]
 }
 
 fn timed(load: &str, options: &Options) -> Vec<String> {
-    words(&format!(
-        "{load} --seconds {} --warmup {}",
-        options.seconds, options.warmup
-    ))
+    words(&format!("{load} --seconds {} --warmup {}", options.seconds, options.warmup))
 }
 
 fn words(line: &str) -> Vec<String> {
@@ -203,23 +145,11 @@ fn words(line: &str) -> Vec<String> {
 }
 
 const fn headline(title: &'static str, pointer: &'static str, decimals: usize) -> Column {
-    Column {
-        title,
-        pointer,
-        scale: 1.0,
-        decimals,
-        headline: true,
-    }
+    Column { title, pointer, scale: 1.0, decimals, headline: true }
 }
 
 const fn column(title: &'static str, pointer: &'static str, decimals: usize) -> Column {
-    Column {
-        title,
-        pointer,
-        scale: 1.0,
-        decimals,
-        headline: false,
-    }
+    Column { title, pointer, scale: 1.0, decimals, headline: false }
 }
 
 const ECHO_PEERS: [Peer; 4] = [Peer::Raw, Peer::Tokio, Peer::TokioLazy, Peer::Switchboard];
@@ -239,22 +169,12 @@ const P50: Column = column("p50 µs", "/latency_us/p50", 0);
 const P99: Column = column("p99 µs", "/latency_us/p99", 0);
 const P999: Column = column("p99.9 µs", "/latency_us/p99_9", 0);
 
-const ECHO_COLUMNS: [Column; 7] = [
-    headline("msg/s", "/messages_per_s", 0),
-    CPU,
-    USER,
-    SYSTEM,
-    P50,
-    P99,
-    P999,
-];
+const ECHO_COLUMNS: [Column; 7] =
+    [headline("msg/s", "/messages_per_s", 0), CPU, USER, SYSTEM, P50, P99, P999];
 
 const BULK_COLUMNS: [Column; 7] = [
     // Messages of 64 KiB per second to MiB per second, each way.
-    Column {
-        scale: 1.0 / 16.0,
-        ..headline("MiB/s each way", "/messages_per_s", 0)
-    },
+    Column { scale: 1.0 / 16.0, ..headline("MiB/s each way", "/messages_per_s", 0) },
     CPU,
     USER,
     SYSTEM,
@@ -334,11 +254,7 @@ mod tests {
                 let rest = ["--addr", "127.0.0.1:7", "--pid", "1"].map(str::to_owned);
                 let parser = lexopt::Parser::from_args(row.load.iter().cloned().chain(rest));
                 Plan::parse(parser).expect("the load generator understands its row");
-                assert!(
-                    row.columns.iter().any(|column| column.headline),
-                    "{}",
-                    row.name
-                );
+                assert!(row.columns.iter().any(|column| column.headline), "{}", row.name);
             }
         }
     }

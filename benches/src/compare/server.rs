@@ -24,21 +24,12 @@ impl Server {
     /// When it cannot be started, or does not say in time that it listens.
     pub fn start(binary: &Path, arguments: &[String]) -> io::Result<Self> {
         let mut command = Command::new(binary);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
         // Should the runner be killed, no server is left behind.
         sys::die_with_parent(&mut command);
         let mut child = command.spawn()?;
-        let stdout = child
-            .stdout
-            .take()
-            .ok_or_else(|| io::Error::other("no stdout"))?;
-        let mut server = Self {
-            child,
-            addr: String::new(),
-        };
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no stdout"))?;
+        let mut server = Self { child, addr: String::new() };
         let (sender, receiver) = mpsc::channel();
         // Reads on to the end, so that a talkative server never blocks on a full pipe.
         thread::spawn(move || {
@@ -90,10 +81,7 @@ pub fn wait(child: &mut Child, seconds: u64) -> io::Result<()> {
         if clock::now() >= deadline {
             child.kill()?;
             child.wait()?;
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "killed after its time was up",
-            ));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "killed after its time was up"));
         }
         clock::block(POLL);
     }

@@ -24,11 +24,7 @@ impl Trace {
     #[must_use]
     pub fn is_available() -> bool {
         let mut command = Command::new("strace");
-        command
-            .arg("-V")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     }
 
@@ -39,18 +35,10 @@ impl Trace {
     pub fn attach(pid: u32) -> io::Result<Self> {
         let summary = std::env::temp_dir().join(format!("switchboard-bench-strace-{pid}"));
         let mut command = Command::new("strace");
-        command
-            .args(["-c", "-f", "-p", &pid.to_string(), "-o"])
-            .arg(&summary);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["-c", "-f", "-p", &pid.to_string(), "-o"]).arg(&summary);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::die_with_parent(&mut command);
-        let mut trace = Self {
-            child: command.spawn()?,
-            summary,
-        };
+        let mut trace = Self { child: command.spawn()?, summary };
         let deadline = clock::now() + 5 * SECOND;
         while !is_traced(pid) {
             if trace.child.try_wait()?.is_some() || clock::now() >= deadline {
@@ -89,9 +77,7 @@ fn is_traced(pid: u32) -> bool {
     };
     tasks.flatten().all(|task| {
         fs::read_to_string(task.path().join("status")).is_ok_and(|status| {
-            let tracer = status
-                .lines()
-                .find_map(|line| line.strip_prefix("TracerPid:"));
+            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
             tracer.is_some_and(|tracer| tracer.trim() != "0")
         })
     })

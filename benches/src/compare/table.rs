@@ -25,9 +25,8 @@ pub fn table(row: &Row, entries: &[Entry]) -> String {
     }
     let mut text = format!("### {}: {}\n\n", row.name, row.title);
     line(&mut text, &heads);
-    let rules: Vec<_> = (0..heads.len())
-        .map(|at| if at == 0 { "---" } else { "---:" }.to_owned())
-        .collect();
+    let rules: Vec<_> =
+        (0..heads.len()).map(|at| if at == 0 { "---" } else { "---:" }.to_owned()).collect();
     line(&mut text, &rules);
     for entry in entries {
         let mut cells = vec![entry.peer.name().to_owned()];
@@ -35,11 +34,7 @@ pub fn table(row: &Row, entries: &[Entry]) -> String {
             let spread = spread(entry, *column);
             cells.push(spread.map_or_else(|| "–".to_owned(), |spread| cell(spread, *column)));
             if column.headline {
-                cells.extend(
-                    bases
-                        .iter()
-                        .map(|base| ratio(spread, self::spread(base, *column))),
-                );
+                cells.extend(bases.iter().map(|base| ratio(spread, self::spread(base, *column))));
             }
         }
         line(&mut text, &cells);
@@ -59,22 +54,15 @@ fn line(text: &mut String, cells: &[String]) {
 
 fn spread(entry: &Entry, column: Column) -> Option<Spread> {
     let value = |report: &Value| report.pointer(column.pointer).and_then(Value::as_f64);
-    let values: Vec<_> = entry
-        .reports
-        .iter()
-        .filter_map(value)
-        .map(|value| value * column.scale)
-        .collect();
+    let values: Vec<_> =
+        entry.reports.iter().filter_map(value).map(|value| value * column.scale).collect();
     Spread::of(&values)
 }
 
 fn cell(spread: Spread, column: Column) -> String {
     let median = number(spread.median, column.decimals);
     if column.headline {
-        let (min, max) = (
-            number(spread.min, column.decimals),
-            number(spread.max, column.decimals),
-        );
+        let (min, max) = (number(spread.min, column.decimals), number(spread.max, column.decimals));
         format!("{median} ({min}–{max})")
     } else {
         median
@@ -82,9 +70,7 @@ fn cell(spread: Spread, column: Column) -> String {
 }
 
 fn ratio(spread: Option<Spread>, base: Option<Spread>) -> String {
-    let ratio = spread
-        .zip(base)
-        .and_then(|(spread, base)| spread.ratio(&base));
+    let ratio = spread.zip(base).and_then(|(spread, base)| spread.ratio(&base));
     ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"))
 }
 
@@ -95,9 +81,7 @@ fn number(value: f64, decimals: usize) -> String {
         Some((whole, fraction)) => (whole, format!(".{fraction}")),
         None => (plain.as_str(), String::new()),
     };
-    let (sign, digits) = whole
-        .strip_prefix('-')
-        .map_or(("", whole), |digits| ("-", digits));
+    let (sign, digits) = whole.strip_prefix('-').map_or(("", whole), |digits| ("-", digits));
     let mut text = sign.to_owned();
     for (at, digit) in digits.char_indices() {
         if at > 0 && (digits.len() - at) % 3 == 0 {
@@ -138,10 +122,7 @@ mod tests {
         let row = &rows(&options)[0];
         let entry = |peer, rates: &[f64]| Entry {
             peer,
-            reports: rates
-                .iter()
-                .map(|rate| json!({ "messages_per_s": rate }))
-                .collect(),
+            reports: rates.iter().map(|rate| json!({ "messages_per_s": rate })).collect(),
             failures: Vec::new(),
         };
         let mut entries = [
@@ -151,14 +132,8 @@ mod tests {
         ];
         entries[2].failures.push("gone".to_owned());
         let text = table(row, &entries);
-        assert!(
-            text.contains("| raw | 2,000 (1,000–3,000) | 1.00 | 0.50 | – | – | – |"),
-            "{text}"
-        );
-        assert!(
-            text.contains("| tokio | 4,000 (4,000–4,000) | 2.00 | 1.00 |"),
-            "{text}"
-        );
+        assert!(text.contains("| raw | 2,000 (1,000–3,000) | 1.00 | 0.50 | – | – | – |"), "{text}");
+        assert!(text.contains("| tokio | 4,000 (4,000–4,000) | 2.00 | 1.00 |"), "{text}");
         assert!(text.contains("| switchboard | – | – | – |"), "{text}");
         assert!(text.contains("switchboard FAILED: gone"), "{text}");
     }
