@@ -1,4 +1,4 @@
-/* The one function that Rust's std imports from bcryptprimitives.dll, which Wine 8 does not have. */
+/* The one function that Rust's std imports from bcryptprimitives.dll, which Wine 8 lacks. */
 #include <windows.h>
 
 BOOLEAN NTAPI SystemFunction036(PVOID, ULONG); /* RtlGenRandom, in advapi32 */

@@ -20,7 +20,7 @@ if [ ! -f "$shim" ]; then
   ) 9> "$WINEPREFIX.lock"
 fi
 
-# The server and its helpers start on /dev/null: else they inherit our stdout, and whoever reads
+# The server and its processes start on /dev/null: else they inherit our stdout, and whoever reads
 # that waits for them too. They end by themselves after 20 idle seconds.
 if ! "$server" -k0 2>/dev/null; then
   (

@@ -21,12 +21,12 @@ for word in "$@"; do
 done
 missing=()
 for package in "${wanted[@]}"; do
-  version=$(dpkg-query -W -f '${Version}' "$package" 2>/dev/null || true)
+  state=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null || true)
   case $package in
     *-web | rust-web-*) least=$rustc_min ;;
     *) least=0 ;;
   esac
-  if [ -z "$version" ] || dpkg --compare-versions "$version" lt "$least"; then
+  if [ "${state% *}" != installed ] || dpkg --compare-versions "${state#* }" lt "$least"; then
     missing+=("$package")
   fi
 done
