@@ -171,16 +171,7 @@ impl Listener {
         if backend::ACCEPTED_INHERIT {
             return;
         }
-<<<<<<< HEAD
-        let tuned = self.accepted.apply(stream).and_then(|()| backend::set_no_sigpipe(stream));
-        debug_assert!(tuned.as_ref().err().is_none_or(|e| e.raw_os_error().is_some()), "{tuned:?}");
-=======
-        drop(
-            self.accepted
-                .apply(stream)
-                .and_then(|()| backend::set_no_sigpipe(stream)),
-        );
->>>>>>> 6db8ce50a99eeab5d3eb3d1b2fdd248b52e1af61
+        drop(self.accepted.apply(stream).and_then(|()| backend::set_no_sigpipe(stream)));
     }
 }
 
