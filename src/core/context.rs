@@ -19,7 +19,7 @@ use crate::words::sync::Arc;
 pub(crate) struct Hand {
     pub(crate) id: ConnId,
     pub(crate) peer: SocketAddr,
-    pub(crate) outbox: Box<Outbox>,
+    pub(crate) outbox: Outbox,
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) verdict: Verdict,
     /// Output that was queued before this job.
@@ -42,6 +42,19 @@ pub(crate) enum Verdict {
 }
 
 impl Hand {
+    /// A hand that nobody has put anything into.
+    pub(crate) fn blank() -> Self {
+        Hand {
+            id: ConnId::new(0, 0, 0),
+            peer: SocketAddr::from(([0, 0, 0, 0], 0)),
+            outbox: Outbox::new(),
+            gate: None,
+            verdict: Verdict::Open,
+            queued_bytes: 0,
+            send_max_bytes: 0,
+        }
+    }
+
     /// Whether frames are still shown to the handler.
     pub(crate) fn reads(&self) -> bool {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)

@@ -259,7 +259,7 @@ fn make_reactors(
     kernels: Vec<MioKernel>,
     common: &Arc<Common<MioKernel>>,
     desks: Vec<Arc<Desk<MioKernel>>>,
-    ports: Vec<Port<Job>>,
+    ports: Vec<Port<Box<Job>>>,
     doors: Vec<Doors>,
 ) -> Result<Vec<Reactor<MioKernel>>, Error> {
     let parts = kernels.into_iter().zip(desks).zip(ports).zip(doors);

@@ -257,14 +257,14 @@ impl Connection {
         }
     }
 
-    /// Sends the session out: it, the hand for it, and what it has to do. `None` if it is not at
+    /// Sends the session out: it, and what it has to do; fills its hand. `None` if it is not at
     /// rest.
     pub(crate) fn take_session(
         &mut self,
         id: ConnId,
-        outbox: Box<Outbox>,
+        hand: &mut Hand,
         limits: &Limits,
-    ) -> Option<(Box<dyn Session>, Hand, Errand)> {
+    ) -> Option<(Box<dyn Session>, Errand)> {
         let Seat::Rest(session) = std::mem::replace(&mut self.session, Seat::Out) else {
             debug_assert!(false, "a session that is out is not sent out again");
             return None;
@@ -277,50 +277,46 @@ impl Connection {
             drained: inbox.drained,
             drain: inbox.drain,
         };
-        Some((session, self.hand(id, outbox, limits), errand))
+        self.lend(id, hand, limits);
+        Some((session, errand))
     }
 
-    /// What user code gets of this connection.
-    pub(crate) fn hand(&mut self, id: ConnId, outbox: Box<Outbox>, limits: &Limits) -> Hand {
-        Hand {
-            id,
-            peer: self.peer,
-            outbox,
-            gate: self.gate.take(),
-            verdict: Verdict::Open,
-            queued_bytes: self.queued_bytes(),
-            send_max_bytes: limits.send_max_bytes,
-        }
+    /// Puts into `hand` what user code gets of this connection.
+    pub(crate) fn lend(&mut self, id: ConnId, hand: &mut Hand, limits: &Limits) {
+        debug_assert!(hand.outbox.is_empty());
+        hand.id = id;
+        hand.peer = self.peer;
+        hand.gate = self.gate.take();
+        hand.verdict = match self.send {
+            SendHalf::Open => Verdict::Open,
+            SendHalf::Finishing | SendHalf::Closed => Verdict::Finish,
+        };
+        hand.queued_bytes = self.queued_bytes();
+        hand.send_max_bytes = limits.send_max_bytes;
     }
 
-    /// The session is back. Answers an outbox to use again.
-    pub(crate) fn handle_done(
-        &mut self,
-        session: Option<Box<dyn Session>>,
-        hand: Hand,
-    ) -> Option<Box<Outbox>> {
+    /// The session is back, with what it decided.
+    pub(crate) fn handle_done(&mut self, session: Option<Box<dyn Session>>, hand: &mut Hand) {
         debug_assert!(self.is_out());
         self.session = session.map_or(Seat::None, Seat::Rest);
-        let Hand { mut outbox, gate, verdict, .. } = hand;
-        self.gate = gate;
-        // Of a dead connection it is kept as well: to be counted as unsent.
-        let spare = if outbox.is_empty() || self.send == SendHalf::Closed {
-            outbox.clear();
-            Some(outbox)
-        } else if let Some(queue) = &mut self.outbox {
-            queue.append(&mut outbox);
-            Some(outbox)
-        } else {
-            self.outbox = Some(outbox);
-            None
-        };
-        self.obey(verdict);
+        self.gate = hand.gate.take();
+        self.obey(std::mem::take(&mut hand.verdict));
         self.flags.opening = false;
         if self.flags.dead {
             self.shut_gate();
         }
         self.end_if_over();
-        spare
+    }
+
+    /// Whether output may go to the system at once, because none waits before it.
+    pub(crate) fn writes_through(&self) -> bool {
+        self.outbox.is_none() && !self.flags.write_blocked && !self.flags.dead
+    }
+
+    /// Queues output behind what waits already. That of a dead connection is kept as well: it is
+    /// counted as unsent.
+    pub(crate) fn queue(&mut self, outbox: &mut Outbox) {
+        self.outbox.get_or_insert_default().append(outbox);
     }
 
     /// The output that waits.
@@ -328,8 +324,8 @@ impl Connection {
         self.outbox.as_deref_mut()
     }
 
-    /// The system took some output. Answers the outbox for another use once it is empty.
-    pub(crate) fn handle_written(&mut self, now: Time, limits: &Limits) -> Option<Box<Outbox>> {
+    /// The system took some output. True if none is left.
+    pub(crate) fn handle_written(&mut self, now: Time, limits: &Limits) -> bool {
         let left = self.queued_bytes();
         if self.deadline != Time::NEVER {
             self.deadline = if left == 0 { Time::NEVER } else { now + limits.write_stall };
@@ -343,7 +339,10 @@ impl Connection {
         if let Some(gate) = &self.gate {
             gate.publish_unsent(left);
         }
-        if left == 0 { self.outbox.take() } else { None }
+        if left == 0 {
+            self.outbox = None;
+        }
+        left == 0
     }
 
     /// The system took no more output.

@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
-
 use super::{Course, Entry, Phase, Reactor};
 use crate::core::conn::Connection;
 use crate::core::job::{Job, Task};
@@ -174,7 +172,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Accepts from every door that wants to, a bounded number each; hands out one job at a time.
-    pub(super) fn accept_ready(&mut self) -> Option<Job> {
+    pub(super) fn accept_ready(&mut self) -> Option<Box<Job>> {
         while let Some(newcomer) = self.newcomers.pop_front() {
             if self.course == Course::Stop {
                 self.turn_away(newcomer.stream, newcomer.permit);
@@ -280,7 +278,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Gives a new connection to the reactor that is to have it.
-    fn place(&mut self, newcomer: Newcomer<K>) -> Option<Job> {
+    fn place(&mut self, newcomer: Newcomer<K>) -> Option<Box<Job>> {
         let home = self.port.index();
         let target = match self.common.placement {
             Placement::ReusePort => home,
@@ -296,7 +294,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Makes the record of a new connection and the job that opens it.
-    fn adopt(&mut self, newcomer: Newcomer<K>) -> Option<Job> {
+    fn adopt(&mut self, newcomer: Newcomer<K>) -> Option<Box<Job>> {
         let Newcomer { stream, peer, door, permit } = newcomer;
         let eager = self.doors[usize::from(door)].habit.is_eager();
         let factory = Arc::clone(&self.doors[usize::from(door)].factory);
@@ -311,17 +309,20 @@ impl<K: Kernel> Reactor<K> {
             return None;
         };
         self.counters.opened += 1;
-        let outbox = self.outboxes.pop().unwrap_or_default();
-        let hand = self.table.get_mut(id)?.conn.hand(id, outbox, &self.common.limits);
+        let mut job = self.blank();
+        let entry = self.table.get_mut(id)?;
+        entry.conn.lend(id, &mut job.hand, &self.common.limits);
         if eager {
             // Watched when it comes to rest.
-            self.table.get_mut(id)?.conn.handle_readable(false);
+            entry.conn.handle_readable(false);
         } else {
             self.watch_for_input(id);
         }
-        let errand =
+        job.task = Task::Open(factory);
+        job.errand =
             Errand { open: true, drain: self.course == Course::Drain, ..Errand::default() };
-        Some(Job { task: Task::Open(factory), errand, input: BytesMut::new(), hand, timed: false })
+        job.timed = false;
+        Some(job)
     }
 
     /// Closes a connection that cannot be served.

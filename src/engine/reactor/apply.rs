@@ -5,52 +5,44 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::stream::May;
-use super::{OUTBOXES_MAX, Reactor};
-use crate::core::context::Hand;
-use crate::core::job::{Done, Rest};
-use crate::core::session::Session;
-use crate::parts::buf::Outbox;
+use super::{BLANK_KEEPS_BYTES, BLANKS_MAX, Reactor};
+use crate::core::job::{Done, Job, Task};
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
 
 /// A job of the slow lane that takes no longer counts as quick: the time after which the sentinel
 /// would begin to look at it.
 const QUICK: Duration = Duration::from_micros(250);
-/// What an outbox may keep for its next use.
-const OUTBOX_KEEPS: usize = 4096;
 
 impl<K: Kernel> Reactor<K> {
     /// A job is over.
     pub(super) fn take_back(&mut self, done: Done) {
-        let Done { id, rest, took } = done;
-        match rest {
-            Rest::Served { session, input, hand, panicked } => {
-                self.counters.panics += u64::from(panicked);
-                self.take_session_back(id, session, hand, input);
-            }
-            Rest::Closed { panicked } => {
-                self.counters.panics += u64::from(panicked);
-                self.farewells_out -= 1;
+        let Done { mut job, closed, panicked, took } = done;
+        let id = job.hand.id;
+        self.counters.panics += u64::from(panicked);
+        if closed {
+            self.farewells_out -= 1;
+        } else {
+            self.take_session_back(id, &mut job, panicked);
+            if let Some(took) = took {
+                self.learn_time(id, took);
             }
         }
-        if let Some(took) = took {
-            self.learn_time(id, took);
-        }
+        self.keep_blank(job);
     }
 
-    fn take_session_back(
-        &mut self,
-        id: ConnId,
-        session: Option<Box<dyn Session>>,
-        hand: Hand,
-        input: BytesMut,
-    ) {
+    fn take_session_back(&mut self, id: ConnId, job: &mut Job, panicked: bool) {
         let Some(entry) = self.table.get_mut(id) else {
             debug_assert!(false, "a record stays while its session is out");
             return;
         };
+        let session = match std::mem::replace(&mut job.task, Task::Over) {
+            Task::Serve(session) => Some(session),
+            Task::Open(_) | Task::Close(..) | Task::Over => None,
+        };
         let leased = std::mem::take(&mut entry.leased);
-        let spare = entry.conn.handle_done(session, hand);
+        entry.conn.handle_done(session, &mut job.hand);
+        let input = std::mem::take(&mut job.input);
         let used = if leased || input.len() < entry.given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
@@ -61,23 +53,28 @@ impl<K: Kernel> Reactor<K> {
             entry.conn.keep_partial(input);
             None
         };
-        if let Some(spare) = spare {
-            self.keep_outbox(spare);
-        }
         // What it said is written now, before the buffer in which that may stand is given back.
+        self.write_through(id, &mut job.hand.outbox);
         self.advance(id, May::Queue);
         self.arm(id);
         match used {
+            // Who knows what a panic left in it.
+            Some(_) if leased && panicked => self.pool.write_off(),
             Some(buffer) if leased => self.pool.give_back(buffer),
             Some(_) | None => {}
         }
     }
 
-    /// Keeps an empty outbox for the next job.
-    pub(super) fn keep_outbox(&mut self, mut outbox: Box<Outbox>) {
-        if self.outboxes.len() < OUTBOXES_MAX {
-            outbox.reset(OUTBOX_KEEPS);
-            self.outboxes.push(outbox);
+    /// A box for a job.
+    pub(super) fn blank(&mut self) -> Box<Job> {
+        self.blanks.pop().unwrap_or_else(Job::blank)
+    }
+
+    /// Keeps the box of a job that is over.
+    fn keep_blank(&mut self, mut job: Box<Job>) {
+        if self.blanks.len() < BLANKS_MAX {
+            job.hand.outbox.reset(BLANK_KEEPS_BYTES);
+            self.blanks.push(job);
         }
     }
 

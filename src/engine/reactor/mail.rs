@@ -20,7 +20,7 @@ impl<K: Kernel> Reactor<K> {
         for letter in letters.drain(..) {
             match letter {
                 Letter::Done { done, overtaken } => {
-                    let id = done.id;
+                    let id = done.job.hand.id;
                     self.take_back(done);
                     if overtaken {
                         self.learn_overtaken(id);

@@ -26,7 +26,7 @@ use super::sched::{Leased, Port, Step};
 use crate::core::conn::Connection;
 use crate::core::job::{Done, Job};
 use crate::core::limits::Permit;
-use crate::parts::buf::{BufferPool, Outbox};
+use crate::parts::buf::BufferPool;
 use crate::parts::table::Table;
 use crate::parts::timer::Wheel;
 use crate::sys::{Event, Kernel};
@@ -40,14 +40,16 @@ pub(crate) struct Reactor<K: Kernel> {
     kernel: K,
     common: Arc<Common<K>>,
     desk: Arc<Desk<K>>,
-    port: Port<Job>,
+    port: Port<Box<Job>>,
     phase: Phase,
     /// Read once per turn.
     now: Time,
     table: Table<Entry<K>>,
     /// Connections that want something, each at most once.
     ready: VecDeque<ConnId>,
-    /// How many of them are still to be served in this turn: those that were ready when it began.
+    /// Jobs were read ahead, and some may still stand in the port's deque.
+    ahead: bool,
+    /// How many of the ready ones are still to be served in this turn: those that were ready when it began.
     batch: usize,
     doors: Vec<Door<K>>,
     accept: accept::Cursor,
@@ -55,8 +57,8 @@ pub(crate) struct Reactor<K: Kernel> {
     newcomers: VecDeque<Newcomer<K>>,
     wheel: Wheel,
     pool: BufferPool,
-    /// Empty outboxes for the next jobs.
-    outboxes: Vec<Box<Outbox>>,
+    /// Boxes for the next jobs.
+    blanks: Vec<Box<Job>>,
     /// Connections to be closed at the end of the turn; may name one twice.
     doomed: Vec<ConnId>,
     /// Last calls of sessions that have not come back.
@@ -125,9 +127,11 @@ enum Watch {
 
 /// Jobs that are read ahead for others to steal while the handlers are heavy.
 const READ_AHEAD: usize = 32;
-/// Outboxes kept for further use; one is in use per job that is out, and a heavy reactor has
+/// Boxes kept for further use; one is in use per job that is out, and a heavy reactor has
 /// `READ_AHEAD` of those.
-const OUTBOXES_MAX: usize = READ_AHEAD;
+const BLANKS_MAX: usize = READ_AHEAD;
+/// What the outbox of a blank may keep for its next use.
+const BLANK_KEEPS_BYTES: usize = 4096;
 
 impl<K: Kernel> Reactor<K> {
     /// A reactor that watches its doors. `doors[i]` is that of listener `i`.
@@ -135,7 +139,7 @@ impl<K: Kernel> Reactor<K> {
         mut kernel: K,
         common: Arc<Common<K>>,
         desk: Arc<Desk<K>>,
-        port: Port<Job>,
+        port: Port<Box<Job>>,
         mut doors: Vec<Door<K>>,
     ) -> io::Result<Self> {
         for door in &mut doors {
@@ -154,7 +158,8 @@ impl<K: Kernel> Reactor<K> {
             newcomers: VecDeque::new(),
             wheel: Wheel::new(now),
             pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
-            outboxes: Vec::new(),
+            blanks: Vec::new(),
+            ahead: false,
             doomed: Vec::new(),
             farewells_out: 0,
             course: Course::Serve,
@@ -247,12 +252,16 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Serves those that were ready when the phase began; hands out one job at a time.
-    fn run_ready(&mut self) -> Option<Job> {
+    fn run_ready(&mut self) -> Option<Box<Job>> {
         if self.port.heavy() {
             self.read_ahead();
         }
-        if let Some(job) = self.port.pop() {
-            return Some(job);
+        if self.ahead {
+            let job = self.port.pop();
+            self.ahead = job.is_some();
+            if job.is_some() {
+                return job;
+            }
         }
         while self.batch > 0 {
             self.batch -= 1;
@@ -280,6 +289,7 @@ impl<K: Kernel> Reactor<K> {
             let Some(id) = self.ready.pop_front() else { break };
             if let Some(job) = self.serve(id).and_then(|job| self.dispatch(job)) {
                 self.port.push(job);
+                self.ahead = true;
                 queued += 1;
             }
         }
@@ -289,7 +299,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Decides who runs a job: `Some` gives it back for the holder to run.
-    fn dispatch(&mut self, job: Job) -> Option<Job> {
+    fn dispatch(&mut self, job: Box<Job>) -> Option<Box<Job>> {
         self.counters.jobs += 1;
         if !job.timed && !self.port.hands_off() {
             return Some(job);
@@ -373,11 +383,11 @@ impl<K: Kernel> Reactor<K> {
 }
 
 impl<K: Kernel> Leased for Reactor<K> {
-    type Job = Job;
+    type Job = Box<Job>;
     type Done = Done;
     type Desk = Desk<K>;
 
-    fn step(&mut self) -> Step<Job> {
+    fn step(&mut self) -> Step<Box<Job>> {
         loop {
             let job = match self.phase {
                 Phase::Sleep => {
@@ -412,7 +422,7 @@ impl<K: Kernel> Leased for Reactor<K> {
         self.take_back(done);
     }
 
-    fn run(job: Job, desk: &Arc<Desk<K>>) -> Done {
+    fn run(job: Box<Job>, desk: &Arc<Desk<K>>) -> Done {
         job.run(desk, || desk.now())
     }
 

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use super::{Reactor, Watch};
 use crate::core::conn::Next;
 use crate::core::job::{Job, Task};
+use crate::parts::buf::Outbox;
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
@@ -27,7 +28,7 @@ const PARTIAL_MIN: usize = 512;
 
 impl<K: Kernel> Reactor<K> {
     /// The turn of a connection from the ready list.
-    pub(super) fn serve(&mut self, id: ConnId) -> Option<Job> {
+    pub(super) fn serve(&mut self, id: ConnId) -> Option<Box<Job>> {
         let entry = self.table.get_mut(id)?;
         entry.conn.dequeue();
         let job = self.advance(id, May::Serve);
@@ -37,7 +38,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Does what is next for a connection until that is to run its session, or nothing. At most
     /// one read: who has more to say waits for the next turn.
-    pub(super) fn advance(&mut self, id: ConnId, mut may: May) -> Option<Job> {
+    pub(super) fn advance(&mut self, id: ConnId, mut may: May) -> Option<Box<Job>> {
         loop {
             let next = self.table.get(id)?.conn.next();
             match (next, may) {
@@ -76,18 +77,22 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// A job for the session of a connection that is at rest.
-    fn job(&mut self, id: ConnId, input: BytesMut, leased: bool) -> Option<Job> {
-        let outbox = self.outboxes.pop().unwrap_or_default();
+    fn job(&mut self, id: ConnId, input: BytesMut, leased: bool) -> Option<Box<Job>> {
+        let mut job = self.blank();
         let entry = self.table.get_mut(id)?;
         entry.leased = leased;
         entry.given_bytes = input.len();
-        let (session, hand, errand) = entry.conn.take_session(id, outbox, &self.common.limits)?;
-        let timed = entry.conn.lane.is_slow();
-        Some(Job { task: Task::Serve(session), errand, input, hand, timed })
+        let limits = &self.common.limits;
+        let (session, errand) = entry.conn.take_session(id, &mut job.hand, limits)?;
+        job.task = Task::Serve(session);
+        job.errand = errand;
+        job.input = input;
+        job.timed = entry.conn.lane.is_slow();
+        Some(job)
     }
 
     /// Reads once. A job if that brought input.
-    fn read(&mut self, id: ConnId) -> Option<Job> {
+    fn read(&mut self, id: ConnId) -> Option<Box<Job>> {
         let entry = self.table.get_mut(id)?;
         let stream = entry.stream.as_mut()?;
         let mut input = match entry.conn.take_partial() {
@@ -157,9 +162,7 @@ impl<K: Kernel> Reactor<K> {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
                 outbox.advance(count);
-                let spare = entry.conn.handle_written(self.now, &self.common.limits);
-                if let Some(spare) = spare {
-                    self.keep_outbox(spare);
+                if entry.conn.handle_written(self.now, &self.common.limits) {
                     self.watch_for_room(id, false);
                 }
             }
@@ -168,6 +171,31 @@ impl<K: Kernel> Reactor<K> {
                 self.watch_for_room(id, true);
             }
             Err(error) => entry.conn.die(Cause::of_io(&error)),
+        }
+    }
+
+    /// Writes what a job has just said, ahead of any queue: nobody waits before it.
+    pub(super) fn write_through(&mut self, id: ConnId, outbox: &mut Outbox) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        if outbox.is_empty() {
+            return;
+        }
+        if entry.conn.writes_through() {
+            let Some(stream) = entry.stream.as_mut() else { return };
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = outbox.slices(&mut slices);
+            match self.kernel.write(stream, &slices[..count]) {
+                Ok(count) => {
+                    self.counters.sent_bytes += count as u64;
+                    outbox.advance(count);
+                }
+                // It is queued; the next attempt finds out why.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => entry.conn.die(Cause::of_io(&error)),
+            }
+        }
+        if !outbox.is_empty() {
+            entry.conn.queue(outbox);
         }
     }
 

@@ -1,6 +1,6 @@
 //! `BufferPool`: the read buffers of one reactor, lent while a connection is readable.
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 
 /// Lends buffers of one size and takes them back; keeps at most a stated number of idle ones.
 ///
@@ -92,25 +92,16 @@ impl BufferPool {
         }
     }
 
-    /// Empties `buffer` and says whether it is ours alone and of exactly the pool's size.
+    /// Empties `buffer` and says whether it is of exactly the pool's size and nobody shares it.
     ///
-    /// `capacity` shows one handle's part, not the memory it pins, hence the questions. None of
-    /// them allocates: `try_reclaim` says yes only if the handle has that much room, or gets it by
-    /// being the only one and moving back to the front.
+    /// `capacity` shows one handle's part of the memory. One that shows a whole chunk was never
+    /// split. `try_reclaim` gives the others the rest back if they are the only handle left, and
+    /// allocates nothing. One that shows more has grown for a large frame: it goes back to the
+    /// allocator, else a few large frames would make every buffer large.
     fn is_whole(&self, buffer: &mut BytesMut) -> bool {
         buffer.clear();
-        if buffer.capacity() > self.chunk_bytes {
-            return false;
-        }
-        // Without its first byte the handle has less room than a chunk: only if it is the only
-        // one can it get that much.
-        if buffer.capacity() > 0 {
-            buffer.resize(1, 0);
-            buffer.advance(1);
-        }
-        // One that can give more has grown for a large frame: it goes back to the allocator, else
-        // a few large frames would make every buffer large.
-        buffer.try_reclaim(self.chunk_bytes) && !buffer.try_reclaim(self.chunk_bytes + 1)
+        let chunk = self.chunk_bytes;
+        (buffer.capacity() == chunk || buffer.try_reclaim(chunk)) && buffer.capacity() == chunk
     }
 }
 
