@@ -92,7 +92,7 @@ where
         if errand.eof && hand.reads() {
             end_of_input(codec, handler, input, hand, office)?;
         }
-        if errand.drained && hand.reads() {
+        if errand.drained && hand.is_open() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
         }

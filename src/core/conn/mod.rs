@@ -13,6 +13,8 @@
 
 mod close;
 mod halves;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 
@@ -98,6 +100,8 @@ impl std::fmt::Debug for Seat {
 #[derive(Debug, Default)]
 struct Inbox {
     parcels: Vec<Parcel>,
+    /// What these were counted for at the gate.
+    posted_bytes: usize,
     drained: bool,
     drain: bool,
 }
@@ -114,12 +118,14 @@ struct Flags {
     write_blocked: bool,
     /// It stands in the reactor's ready list.
     queued: bool,
-    /// `on_open` has not returned.
+    /// `on_open` has not returned, or has failed.
     opening: bool,
     /// The end of input is not shown to the session yet.
     eof: bool,
     /// Queued output reached the high watermark and has not fallen to the low one.
     choked: bool,
+    /// The peer had finished when we did.
+    peer_first: bool,
     /// Input is read only to be thrown away.
     discarding: bool,
     /// The socket is to be closed, or is.
@@ -188,14 +194,18 @@ impl Connection {
         if self.outbox.is_some() && !flags.write_blocked {
             return Next::Write;
         }
+        let at_rest = matches!(self.session, Seat::Rest(_));
+        let may_read = flags.readable && self.recv == RecvHalf::Open;
+        if flags.discarding && self.inbox.is_some() && at_rest {
+            return Next::Serve;
+        }
         if self.outbox.is_none() && self.send == SendHalf::Finishing && !self.is_out() {
             return Next::Finish;
         }
-        let may_read = flags.readable && self.recv == RecvHalf::Open;
         if flags.discarding {
             return if may_read { Next::Discard } else { Next::Rest };
         }
-        if !matches!(self.session, Seat::Rest(_)) {
+        if !at_rest {
             return Next::Rest;
         }
         if may_read && !flags.choked {
@@ -277,7 +287,9 @@ impl Connection {
             drained: inbox.drained,
             drain: inbox.drain,
         };
-        Some((session, self.hand(id, outbox, limits), errand))
+        let mut hand = self.hand(id, outbox, limits);
+        hand.posted_bytes = inbox.posted_bytes;
+        Some((session, hand, errand))
     }
 
     /// What user code gets of this connection.
@@ -286,11 +298,20 @@ impl Connection {
             id,
             peer: self.peer,
             outbox,
-            gate: self.gate.take(),
-            verdict: Verdict::Open,
+            gate: self.gate.clone(),
+            verdict: self.verdict(),
             queued_bytes: self.queued_bytes(),
+            posted_bytes: 0,
             send_max_bytes: limits.send_max_bytes,
         }
+    }
+
+    /// What was decided before, which binds the next job too.
+    fn verdict(&self) -> Verdict {
+        if self.flags.discarding {
+            return Verdict::Close(Cause::Closed);
+        }
+        if self.send == SendHalf::Open { Verdict::Open } else { Verdict::Finish }
     }
 
     /// The session is back. Answers an outbox to use again.
@@ -298,10 +319,12 @@ impl Connection {
         &mut self,
         session: Option<Box<dyn Session>>,
         hand: Hand,
+        now: Time,
+        limits: &Limits,
     ) -> Option<Box<Outbox>> {
         debug_assert!(self.is_out());
         self.session = session.map_or(Seat::None, Seat::Rest);
-        let Hand { mut outbox, gate, verdict, .. } = hand;
+        let Hand { mut outbox, gate, verdict, posted_bytes, .. } = hand;
         self.gate = gate;
         // Of a dead connection it is kept as well: to be counted as unsent.
         let spare = if outbox.is_empty() || self.send == SendHalf::Closed {
@@ -314,11 +337,17 @@ impl Connection {
             self.outbox = Some(outbox);
             None
         };
-        self.obey(verdict);
-        self.flags.opening = false;
-        if self.flags.dead {
-            self.shut_gate();
+        let queued = self.queued_bytes();
+        self.flags.choked |= queued >= limits.send_high_bytes;
+        if let Some(gate) = &self.gate {
+            // In this order, so that no message is counted nowhere.
+            gate.publish_unsent(queued);
+            gate.taken(posted_bytes);
         }
+        self.flags.opening &= self.flags.dead || verdict.has_failed();
+        self.obey(verdict, now, limits);
+        // The job may have made the gate only now.
+        self.tell_gate();
         self.end_if_over();
         spare
     }
@@ -336,7 +365,7 @@ impl Connection {
         }
         if self.flags.choked && left <= limits.send_low_bytes {
             self.flags.choked = false;
-            if !self.flags.discarding {
+            if self.send == SendHalf::Open {
                 self.inbox_mut().drained = true;
             }
         }
@@ -349,30 +378,25 @@ impl Connection {
     /// The system took no more output.
     pub(crate) fn handle_write_blocked(&mut self, now: Time, limits: &Limits) {
         self.flags.write_blocked = true;
-        let queued = self.queued_bytes();
-        if queued >= limits.send_high_bytes {
-            self.flags.choked = true;
-        }
         if self.deadline == Time::NEVER {
             self.deadline = now + limits.write_stall;
         }
         if let Some(outbox) = &mut self.outbox {
             outbox.compact();
         }
-        if let Some(gate) = &self.gate {
-            gate.publish_unsent(queued);
-        }
     }
 
     /// Another thread sent a message; false if the connection takes no more.
     pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
-        if let Some(gate) = &self.gate {
-            gate.taken(cost);
-        }
         if self.flags.dead || self.send != SendHalf::Open {
+            if let Some(gate) = &self.gate {
+                gate.taken(cost);
+            }
             return false;
         }
-        self.inbox_mut().parcels.push(parcel);
+        let inbox = self.inbox_mut();
+        inbox.parcels.push(parcel);
+        inbox.posted_bytes += cost;
         true
     }
 
