@@ -17,10 +17,20 @@ use crate::words::sync::Arc;
 pub(crate) struct Job {
     pub(crate) task: Task,
     pub(crate) errand: Errand,
-    pub(crate) input: BytesMut,
+    pub(crate) input: Input,
     pub(crate) hand: Hand,
     /// It goes through the slow lane, so its time is taken.
     pub(crate) timed: bool,
+}
+
+/// What was read for a job, or what it left of that.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    pub(crate) bytes: BytesMut,
+    /// How many they were when the job was made.
+    pub(crate) given_bytes: usize,
+    /// They stand in a buffer of the reactor's pool.
+    pub(crate) leased: bool,
 }
 
 /// What kind of run it is.
@@ -44,7 +54,7 @@ pub(crate) struct Done {
 /// What is to be given back to the connection.
 pub(crate) enum Rest {
     /// The session served; `None` if it could not even be made.
-    Served { session: Option<Box<dyn Session>>, input: BytesMut, hand: Hand, panicked: bool },
+    Served { session: Option<Box<dyn Session>>, input: Input, hand: Hand, panicked: bool },
     /// The session is gone; whether its last call or its drop panicked.
     Closed { panicked: bool },
 }
@@ -66,7 +76,7 @@ impl Job {
                     Ok(session) => serve(session, errand, input, hand, office),
                     Err(payload) => {
                         discard(payload);
-                        input.clear();
+                        input.bytes.clear();
                         hand.verdict = Verdict::Abort(Cause::HandlerPanicked);
                         Rest::Served { session: None, input, hand, panicked: true }
                     }
@@ -90,12 +100,13 @@ impl Job {
 fn serve(
     mut session: Box<dyn Session>,
     errand: Errand,
-    mut input: BytesMut,
+    mut input: Input,
     mut hand: Hand,
     office: &dyn Office,
 ) -> Rest {
-    let served =
-        catch_unwind(AssertUnwindSafe(|| session.serve(errand, &mut input, &mut hand, office)));
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        session.serve(errand, &mut input.bytes, &mut hand, office)
+    }));
     let panicked = served.is_err();
     match served {
         Ok(Ok(())) => {}

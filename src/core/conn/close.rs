@@ -1,7 +1,7 @@
 //! How a connection ends: `finish`, `close`, `abort`, errors and deadlines, and the one reason.
 
 use super::halves::{RecvHalf, SendHalf};
-use super::{Connection, Inbox, Seat};
+use super::{Connection, Inbox};
 use crate::core::context::Verdict;
 use crate::core::session::Session;
 use crate::words::clock::Time;
@@ -184,10 +184,6 @@ impl Connection {
         };
         let unsent = self.queued_bytes();
         let cause = self.cause.map_or(Cause::Closed, |cause| *cause);
-        let session = match self.session {
-            Seat::Rest(session) => Some(session),
-            Seat::Out | Seat::None => None,
-        };
-        (session, CloseReason::new(cause, phase, unsent))
+        (self.session, CloseReason::new(cause, phase, unsent))
     }
 }

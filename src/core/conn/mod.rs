@@ -57,7 +57,8 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Connection {
     peer: SocketAddr,
-    session: Seat,
+    /// It, while it is at rest; `None` while it is out, and if it was never made.
+    session: Option<Box<dyn Session>>,
     gate: Option<Arc<Gate>>,
     /// Input that is not a whole frame yet.
     partial: Option<Box<BytesMut>>,
@@ -78,25 +79,6 @@ pub(crate) struct Connection {
     flags: Flags,
 }
 
-/// Where the session is.
-enum Seat {
-    Rest(Box<dyn Session>),
-    /// In a job.
-    Out,
-    /// It was never made, or is gone.
-    None,
-}
-
-impl std::fmt::Debug for Seat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Seat::Rest(_) => "Rest",
-            Seat::Out => "Out",
-            Seat::None => "None",
-        })
-    }
-}
-
 #[derive(Debug, Default)]
 struct Inbox {
     parcels: Vec<Parcel>,
@@ -110,6 +92,8 @@ struct Inbox {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a hidden enum")]
 #[derive(Debug, Default)]
 struct Flags {
+    /// The session is in a job.
+    out: bool,
     /// The kernel may have input: cleared only by a read that proves otherwise.
     readable: bool,
     /// A short read proves nothing until the next `WouldBlock`.
@@ -139,7 +123,7 @@ impl Connection {
     pub(crate) fn new(peer: SocketAddr) -> Self {
         Connection {
             peer,
-            session: Seat::Out,
+            session: None,
             gate: None,
             partial: None,
             outbox: None,
@@ -151,7 +135,7 @@ impl Connection {
             send: SendHalf::Open,
             lane: Lane::default(),
             discarded_bytes: 0,
-            flags: Flags { opening: true, ..Flags::default() },
+            flags: Flags { out: true, opening: true, ..Flags::default() },
         }
     }
 
@@ -161,7 +145,7 @@ impl Connection {
 
     /// Whether its session is in a job.
     pub(crate) fn is_out(&self) -> bool {
-        matches!(self.session, Seat::Out)
+        self.flags.out
     }
 
     /// Queued output in bytes.
@@ -194,7 +178,7 @@ impl Connection {
         if self.outbox.is_some() && !flags.write_blocked {
             return Next::Write;
         }
-        let at_rest = matches!(self.session, Seat::Rest(_));
+        let at_rest = self.session.is_some();
         let may_read = flags.readable && self.recv == RecvHalf::Open;
         if flags.discarding && self.inbox.is_some() && at_rest {
             return Next::Serve;
@@ -275,10 +259,10 @@ impl Connection {
         outbox: Box<Outbox>,
         limits: &Limits,
     ) -> Option<(Box<dyn Session>, Hand, Errand)> {
-        let Seat::Rest(session) = std::mem::replace(&mut self.session, Seat::Out) else {
-            debug_assert!(false, "a session that is out is not sent out again");
-            return None;
-        };
+        let session = self.session.take();
+        debug_assert!(session.is_some(), "a session that is out is not sent out again");
+        let session = session?;
+        self.flags.out = true;
         let inbox = self.inbox.take().map(|inbox| *inbox).unwrap_or_default();
         let errand = Errand {
             open: false,
@@ -323,7 +307,8 @@ impl Connection {
         limits: &Limits,
     ) -> Option<Box<Outbox>> {
         debug_assert!(self.is_out());
-        self.session = session.map_or(Seat::None, Seat::Rest);
+        self.flags.out = false;
+        self.session = session;
         let Hand { mut outbox, gate, verdict, posted_bytes, .. } = hand;
         self.gate = gate;
         // Of a dead connection it is kept as well: to be counted as unsent.

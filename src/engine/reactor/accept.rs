@@ -3,11 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
-
 use super::{Course, Entry, Phase, Reactor};
 use crate::core::conn::Connection;
-use crate::core::job::{Job, Task};
+use crate::core::job::{Input, Job, Task};
 use crate::core::limits::Permit;
 use crate::core::session::{Errand, Factory};
 use crate::engine::desk::Letter;
@@ -321,7 +319,7 @@ impl<K: Kernel> Reactor<K> {
         }
         let errand =
             Errand { open: true, drain: self.course == Course::Drain, ..Errand::default() };
-        Some(Job { task: Task::Open(factory), errand, input: BytesMut::new(), hand, timed: false })
+        Some(Job { task: Task::Open(factory), errand, input: Input::default(), hand, timed: false })
     }
 
     /// Closes a connection that cannot be served.

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use super::stream::May;
 use super::{OUTBOXES_MAX, Reactor};
 use crate::core::context::Hand;
-use crate::core::job::{Done, Rest};
+use crate::core::job::{Done, Input, Rest};
 use crate::core::session::Session;
 use crate::parts::buf::Outbox;
 use crate::sys::Kernel;
@@ -43,15 +43,15 @@ impl<K: Kernel> Reactor<K> {
         id: ConnId,
         session: Option<Box<dyn Session>>,
         hand: Hand,
-        input: BytesMut,
+        input: Input,
     ) {
         let Some(entry) = self.table.get_mut(id) else {
             debug_assert!(false, "a record stays while its session is out");
             return;
         };
-        let leased = std::mem::take(&mut entry.leased);
+        let Input { bytes: input, given_bytes, leased } = input;
         let spare = entry.conn.handle_done(session, hand, self.now, &self.common.limits);
-        let used = if leased || input.len() < entry.given_bytes {
+        let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
                 entry.conn.keep_partial(BytesMut::from(&input[..]));

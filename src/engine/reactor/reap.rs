@@ -1,11 +1,9 @@
 //! The end of connections: sockets closed, slots freed, permits released, last calls made.
 
-use bytes::BytesMut;
-
 use super::Reactor;
 use crate::core::conn::Farewell;
 use crate::core::context::{Hand, Verdict};
-use crate::core::job::{Job, Task};
+use crate::core::job::{Input, Job, Task};
 use crate::core::session::Errand;
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
@@ -65,6 +63,6 @@ impl<K: Kernel> Reactor<K> {
         };
         let errand = Errand::default();
         let task = Task::Close(session, reason);
-        Some(Job { task, errand, input: BytesMut::new(), hand, timed })
+        Some(Job { task, errand, input: Input::default(), hand, timed })
     }
 }

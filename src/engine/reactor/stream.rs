@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{Reactor, Watch};
 use crate::core::conn::Next;
-use crate::core::job::{Job, Task};
+use crate::core::job::{Input, Job, Task};
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
@@ -79,10 +79,9 @@ impl<K: Kernel> Reactor<K> {
     fn job(&mut self, id: ConnId, input: BytesMut, leased: bool) -> Option<Job> {
         let outbox = self.outboxes.pop().unwrap_or_default();
         let entry = self.table.get_mut(id)?;
-        entry.leased = leased;
-        entry.given_bytes = input.len();
         let (session, hand, errand) = entry.conn.take_session(id, outbox, &self.common.limits)?;
         let timed = entry.conn.lane.is_slow();
+        let input = Input { given_bytes: input.len(), bytes: input, leased };
         Some(Job { task: Task::Serve(session), errand, input, hand, timed })
     }
 
