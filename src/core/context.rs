@@ -24,6 +24,8 @@ pub(crate) struct Hand {
     pub(crate) verdict: Verdict,
     /// Output that was queued before this job.
     pub(crate) queued_bytes: usize,
+    /// What the messages of other threads that this job encodes were counted for at the gate.
+    pub(crate) posted_bytes: usize,
     pub(crate) send_max_bytes: usize,
 }
 
@@ -41,6 +43,18 @@ pub(crate) enum Verdict {
     Abort(Cause),
 }
 
+impl Verdict {
+    /// Whether user code broke down.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Verdict::Open | Verdict::Finish => false,
+            Verdict::Close(cause) | Verdict::Abort(cause) => {
+                matches!(cause, Cause::HandlerFailed(_) | Cause::HandlerPanicked)
+            }
+        }
+    }
+}
+
 impl Hand {
     /// A hand that nobody has put anything into.
     pub(crate) fn blank() -> Self {
@@ -51,8 +65,14 @@ impl Hand {
             gate: None,
             verdict: Verdict::Open,
             queued_bytes: 0,
+            posted_bytes: 0,
             send_max_bytes: 0,
         }
+    }
+
+    /// Whether output may still be queued.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.verdict, Verdict::Open)
     }
 
     /// Whether frames are still shown to the handler.
@@ -142,7 +162,7 @@ impl<'a, M> Context<'a, M> {
     /// codec cannot encode the message; [`SendError::Overflow`] if the peer is so slow that more
     /// than `send_max_bytes` would be queued: the connection is reset then.
     pub fn send(&mut self, message: impl Into<M>) -> Result<(), SendError> {
-        if !matches!(self.hand.verdict, Verdict::Open) {
+        if !self.hand.is_open() {
             return Err(SendError::Closing);
         }
         let encoded = self.encoder.encode(message.into(), &mut self.hand.outbox);

@@ -88,9 +88,11 @@ impl fmt::Debug for Parcel {
 /// Made when the first handle is asked for; a connection without handles has none.
 pub(crate) struct Gate {
     id: ConnId,
-    /// Store (Release) by the reactor when the connection ends, load (Acquire) by senders. A
+    /// Store (Release) by the reactor when the connection ends, load (Acquire) by handles. A
     /// message that slips through just before is dropped by the reactor: its id is stale then.
     open: AtomicBool,
+    /// The same for messages alone: our side of the connection may finish before it ends.
+    takes: AtomicBool,
     /// Cost of messages sent through handles and not yet encoded. A counter and nothing more: it
     /// orders no other memory, hence Relaxed everywhere.
     posted: AtomicUsize,
@@ -105,6 +107,7 @@ impl Gate {
         Gate {
             id,
             open: AtomicBool::new(true),
+            takes: AtomicBool::new(true),
             posted: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
             max,
@@ -122,8 +125,14 @@ impl Gate {
         self.unsent.store(bytes, Ordering::Relaxed);
     }
 
+    /// Our side has finished: no further message is taken.
+    pub(crate) fn finish(&self) {
+        self.takes.store(false, Ordering::Release);
+    }
+
     /// The connection has ended.
     pub(crate) fn shut(&self) {
+        self.finish();
         self.open.store(false, Ordering::Release);
     }
 
@@ -189,10 +198,10 @@ impl<M: Send + 'static> Handle<M> {
     ///
     /// # Errors
     /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, [`TrySendError::Gone`]
-    /// if the connection has ended. Both give the message back.
+    /// if the connection has ended or our side of it has finished. Both give the message back.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
         let message = message.into();
-        if !self.is_open() {
+        if !self.gate.takes.load(Ordering::Acquire) {
             return Err(TrySendError::Gone(message));
         }
         let cost = weight(&message) + MESSAGE_OVERHEAD_BYTES;
@@ -245,7 +254,7 @@ pub enum TrySendError<M> {
         /// The limit: `send_max_bytes`.
         max_bytes: usize,
     },
-    /// The connection has ended.
+    /// The connection has ended, or our side of it has finished.
     Gone(M),
 }
 

@@ -18,10 +18,20 @@ use crate::words::sync::Arc;
 pub(crate) struct Job {
     pub(crate) task: Task,
     pub(crate) errand: Errand,
-    pub(crate) input: BytesMut,
+    pub(crate) input: Input,
     pub(crate) hand: Hand,
     /// It goes through the slow lane, so its time is taken.
     pub(crate) timed: bool,
+}
+
+/// What was read for a job, or what it left of that.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    pub(crate) bytes: BytesMut,
+    /// How many they were when the job was made.
+    pub(crate) given_bytes: usize,
+    /// They stand in a buffer of the reactor's pool.
+    pub(crate) leased: bool,
 }
 
 /// What kind of run it is, and what is left of it.
@@ -53,7 +63,7 @@ impl Job {
         Box::new(Job {
             task: Task::Over,
             errand: Errand::default(),
-            input: BytesMut::new(),
+            input: Input::default(),
             hand: Hand::blank(),
             timed: false,
         })
@@ -89,7 +99,9 @@ impl Job {
     fn serve(&mut self, mut session: Box<dyn Session>, office: &dyn Office) -> bool {
         let Job { errand, input, hand, .. } = self;
         let errand = std::mem::take(errand);
-        let served = catch_unwind(AssertUnwindSafe(|| session.serve(errand, input, hand, office)));
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            session.serve(errand, &mut input.bytes, hand, office)
+        }));
         self.task = Task::Serve(session);
         match served {
             Ok(Ok(())) => false,

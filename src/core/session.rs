@@ -1,5 +1,8 @@
 //! `Session`: a codec and a handler joined, their types forgotten; it runs what a job asks for.
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
 
 use super::codec::Codec;
@@ -7,7 +10,6 @@ use super::context::{Context, Hand};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
-use std::net::SocketAddr;
 
 /// The user's half of a connection.
 pub(crate) trait Session: Send {
@@ -22,6 +24,12 @@ pub(crate) trait Session: Send {
 
     /// The last call.
     fn close(&mut self, reason: &CloseReason);
+}
+
+impl fmt::Debug for dyn Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Session")
+    }
 }
 
 /// What a job has to do beside decoding its input, in this order.
@@ -92,7 +100,7 @@ where
         if errand.eof && hand.reads() {
             end_of_input(codec, handler, input, hand, office)?;
         }
-        if errand.drained && hand.reads() {
+        if errand.drained && hand.is_open() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
         }

@@ -1,7 +1,7 @@
 //! How a connection ends: `finish`, `close`, `abort`, errors and deadlines, and the one reason.
 
 use super::halves::{RecvHalf, SendHalf};
-use super::{Connection, Seat};
+use super::{Connection, Inbox};
 use crate::core::context::Verdict;
 use crate::core::session::Session;
 use crate::words::clock::Time;
@@ -19,11 +19,11 @@ pub(crate) enum Farewell {
 
 impl Connection {
     /// Does what a job decided.
-    pub(super) fn obey(&mut self, verdict: Verdict) {
+    pub(super) fn obey(&mut self, verdict: Verdict, now: Time, limits: &Limits) {
         match verdict {
             Verdict::Open => {}
             Verdict::Finish => self.finish(),
-            Verdict::Close(cause) => self.close(cause),
+            Verdict::Close(cause) => self.close(cause, now, limits),
             Verdict::Abort(cause) => self.abort(cause),
         }
     }
@@ -32,22 +32,48 @@ impl Connection {
     fn finish(&mut self) {
         if self.send == SendHalf::Open {
             self.send = SendHalf::Finishing;
-            let by_peer = self.recv == RecvHalf::Finished;
-            self.because(if by_peer { Cause::PeerFinished } else { Cause::Closed });
+            self.flags.peer_first = self.recv == RecvHalf::Finished;
+            self.forget_parcels();
+            self.tell_gate();
+        }
+    }
+
+    /// What other threads sent in the meantime would come after the last word: it is dropped.
+    fn forget_parcels(&mut self) {
+        let Some(mut inbox) = self.inbox.take() else { return };
+        if let Some(gate) = &self.gate {
+            gate.taken(inbox.posted_bytes);
+        }
+        if inbox.drain && !self.flags.discarding {
+            *inbox = Inbox { drain: true, ..Inbox::default() };
+            self.inbox = Some(inbox);
+        }
+    }
+
+    /// Another thread asked for a close: after what was sent before.
+    pub(crate) fn handle_close(&mut self, now: Time, limits: &Limits) {
+        let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
+        self.close(Cause::Closed, now, limits);
+        if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
+            (inbox.drained, inbox.drain) = (false, false);
+            self.inbox = Some(inbox);
         }
     }
 
     /// Flush, finish, linger: what still comes is read and thrown away.
-    pub(crate) fn close(&mut self, cause: Cause) {
+    pub(crate) fn close(&mut self, cause: Cause, now: Time, limits: &Limits) {
         if self.flags.dead {
             return;
         }
         self.because(cause);
-        self.flags.discarding = true;
+        let again = std::mem::replace(&mut self.flags.discarding, true);
         self.flags.eof = false;
         self.partial = None;
-        self.inbox = None;
+        self.forget_parcels();
         self.finish();
+        if self.send == SendHalf::Closed && !again {
+            self.deadline = now + limits.linger;
+        }
         self.end_if_over();
     }
 
@@ -74,12 +100,21 @@ impl Connection {
         self.recv == RecvHalf::Finished && !self.flags.eof && !self.is_out()
     }
 
-    /// Input was thrown away.
+    /// Input was thrown away. It counts once FIN is sent: before that, a peer that talks while it
+    /// listens would lose our last output.
     pub(crate) fn handle_discarded(&mut self, count: usize, limits: &Limits) {
+        if self.send != SendHalf::Closed {
+            return;
+        }
         self.discarded_bytes = self.discarded_bytes.saturating_add(count);
         if self.discarded_bytes > limits.linger_bytes {
             self.die(Cause::Closed);
         }
+    }
+
+    /// Whether output has waited for as long as it may, as far as is known.
+    pub(crate) fn seems_stalled(&self, now: Time) -> bool {
+        now >= self.deadline && self.outbox.is_some() && !self.flags.dead
     }
 
     /// The wheel says that `deadline` may have come. True if it has.
@@ -104,7 +139,8 @@ impl Connection {
             && !flags.eof
             && !self.is_out();
         if over && !flags.dead {
-            self.die(Cause::Closed);
+            let peer_first = flags.peer_first;
+            self.die(if peer_first { Cause::PeerFinished } else { Cause::Closed });
         }
     }
 
@@ -118,17 +154,22 @@ impl Connection {
         self.flags.eof = false;
         self.deadline = Time::NEVER;
         self.partial = None;
+        self.forget_parcels();
         self.inbox = None;
-        self.shut_gate();
+        self.tell_gate();
     }
 
     fn because(&mut self, cause: Cause) {
         self.cause.get_or_insert_with(|| Box::new(cause));
     }
 
-    pub(super) fn shut_gate(&mut self) {
-        if let Some(gate) = &self.gate {
+    /// Tells the handles what can no longer be asked for.
+    pub(super) fn tell_gate(&self) {
+        let Some(gate) = &self.gate else { return };
+        if self.flags.dead {
             gate.shut();
+        } else if self.send != SendHalf::Open {
+            gate.finish();
         }
     }
 
@@ -148,10 +189,6 @@ impl Connection {
         };
         let unsent = self.queued_bytes();
         let cause = self.cause.map_or(Cause::Closed, |cause| *cause);
-        let session = match self.session {
-            Seat::Rest(session) => Some(session),
-            Seat::Out | Seat::None => None,
-        };
-        (session, CloseReason::new(cause, phase, unsent))
+        (self.session, CloseReason::new(cause, phase, unsent))
     }
 }

@@ -13,6 +13,8 @@
 
 mod close;
 mod halves;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 
@@ -55,7 +57,8 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Connection {
     peer: SocketAddr,
-    session: Seat,
+    /// It, while it is at rest; `None` while it is out, and if it was never made.
+    session: Option<Box<dyn Session>>,
     gate: Option<Arc<Gate>>,
     /// Input that is not a whole frame yet.
     partial: Option<Box<BytesMut>>,
@@ -76,28 +79,11 @@ pub(crate) struct Connection {
     flags: Flags,
 }
 
-/// Where the session is.
-enum Seat {
-    Rest(Box<dyn Session>),
-    /// In a job.
-    Out,
-    /// It was never made, or is gone.
-    None,
-}
-
-impl std::fmt::Debug for Seat {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Seat::Rest(_) => "Rest",
-            Seat::Out => "Out",
-            Seat::None => "None",
-        })
-    }
-}
-
 #[derive(Debug, Default)]
 struct Inbox {
     parcels: Vec<Parcel>,
+    /// What these were counted for at the gate.
+    posted_bytes: usize,
     drained: bool,
     drain: bool,
 }
@@ -106,6 +92,8 @@ struct Inbox {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a hidden enum")]
 #[derive(Debug, Default)]
 struct Flags {
+    /// The session is in a job.
+    out: bool,
     /// The kernel may have input: cleared only by a read that proves otherwise.
     readable: bool,
     /// A short read proves nothing until the next `WouldBlock`.
@@ -114,12 +102,14 @@ struct Flags {
     write_blocked: bool,
     /// It stands in the reactor's ready list.
     queued: bool,
-    /// `on_open` has not returned.
+    /// `on_open` has not returned, or has failed.
     opening: bool,
     /// The end of input is not shown to the session yet.
     eof: bool,
     /// Queued output reached the high watermark and has not fallen to the low one.
     choked: bool,
+    /// The peer had finished when we did.
+    peer_first: bool,
     /// Input is read only to be thrown away.
     discarding: bool,
     /// The socket is to be closed, or is.
@@ -133,7 +123,7 @@ impl Connection {
     pub(crate) fn new(peer: SocketAddr) -> Self {
         Connection {
             peer,
-            session: Seat::Out,
+            session: None,
             gate: None,
             partial: None,
             outbox: None,
@@ -145,7 +135,7 @@ impl Connection {
             send: SendHalf::Open,
             lane: Lane::default(),
             discarded_bytes: 0,
-            flags: Flags { opening: true, ..Flags::default() },
+            flags: Flags { out: true, opening: true, ..Flags::default() },
         }
     }
 
@@ -155,7 +145,7 @@ impl Connection {
 
     /// Whether its session is in a job.
     pub(crate) fn is_out(&self) -> bool {
-        matches!(self.session, Seat::Out)
+        self.flags.out
     }
 
     /// Queued output in bytes.
@@ -188,14 +178,18 @@ impl Connection {
         if self.outbox.is_some() && !flags.write_blocked {
             return Next::Write;
         }
+        let at_rest = self.session.is_some();
+        let may_read = flags.readable && self.recv == RecvHalf::Open;
+        if flags.discarding && self.inbox.is_some() && at_rest {
+            return Next::Serve;
+        }
         if self.outbox.is_none() && self.send == SendHalf::Finishing && !self.is_out() {
             return Next::Finish;
         }
-        let may_read = flags.readable && self.recv == RecvHalf::Open;
         if flags.discarding {
             return if may_read { Next::Discard } else { Next::Rest };
         }
-        if !matches!(self.session, Seat::Rest(_)) {
+        if !at_rest {
             return Next::Rest;
         }
         if may_read && !flags.choked {
@@ -265,58 +259,85 @@ impl Connection {
         hand: &mut Hand,
         limits: &Limits,
     ) -> Option<(Box<dyn Session>, Errand)> {
-        let Seat::Rest(session) = std::mem::replace(&mut self.session, Seat::Out) else {
-            debug_assert!(false, "a session that is out is not sent out again");
-            return None;
-        };
-        let inbox = self.inbox.take().map(|inbox| *inbox).unwrap_or_default();
-        let errand = Errand {
-            open: false,
-            parcels: inbox.parcels,
-            eof: std::mem::take(&mut self.flags.eof),
-            drained: inbox.drained,
-            drain: inbox.drain,
-        };
+        let session = self.session.take();
+        debug_assert!(session.is_some(), "a session that is out is not sent out again");
+        let session = session?;
+        self.flags.out = true;
         self.lend(id, hand, limits);
+        let mut errand = Errand { eof: self.flags.eof, ..Errand::default() };
+        self.flags.eof = false;
+        if let Some(inbox) = self.inbox.take() {
+            hand.posted_bytes = inbox.posted_bytes;
+            errand.parcels = inbox.parcels;
+            errand.drained = inbox.drained;
+            errand.drain = inbox.drain;
+        }
         Some((session, errand))
     }
 
     /// Puts into `hand` what user code gets of this connection.
     pub(crate) fn lend(&mut self, id: ConnId, hand: &mut Hand, limits: &Limits) {
-        debug_assert!(hand.outbox.is_empty());
+        debug_assert!(hand.outbox.is_empty() && hand.gate.is_none());
         hand.id = id;
         hand.peer = self.peer;
-        hand.gate = self.gate.take();
-        hand.verdict = match self.send {
-            SendHalf::Open => Verdict::Open,
-            SendHalf::Finishing | SendHalf::Closed => Verdict::Finish,
-        };
+        hand.gate.clone_from(&self.gate);
+        hand.verdict = self.verdict();
         hand.queued_bytes = self.queued_bytes();
+        hand.posted_bytes = 0;
         hand.send_max_bytes = limits.send_max_bytes;
     }
 
-    /// The session is back, with what it decided.
-    pub(crate) fn handle_done(&mut self, session: Option<Box<dyn Session>>, hand: &mut Hand) {
-        debug_assert!(self.is_out());
-        self.session = session.map_or(Seat::None, Seat::Rest);
-        self.gate = hand.gate.take();
-        self.obey(std::mem::take(&mut hand.verdict));
-        self.flags.opening = false;
-        if self.flags.dead {
-            self.shut_gate();
+    /// What was decided before, which binds the next job too.
+    fn verdict(&self) -> Verdict {
+        if self.flags.discarding {
+            return Verdict::Close(Cause::Closed);
         }
+        if self.send == SendHalf::Open { Verdict::Open } else { Verdict::Finish }
+    }
+
+    /// The session is back, with what it decided. Its output comes next: what can be written goes
+    /// straight to the system, the rest to [`Connection::handle_output`].
+    pub(crate) fn handle_done(
+        &mut self,
+        session: Option<Box<dyn Session>>,
+        hand: &mut Hand,
+        now: Time,
+        limits: &Limits,
+    ) {
+        debug_assert!(self.is_out());
+        self.flags.out = false;
+        self.session = session;
+        self.gate = hand.gate.take();
+        let verdict = std::mem::take(&mut hand.verdict);
+        self.flags.opening &= self.flags.dead || verdict.has_failed();
+        self.obey(verdict, now, limits);
+        // The job may have made the gate only now.
+        self.tell_gate();
         self.end_if_over();
     }
 
     /// Whether output may go to the system at once, because none waits before it.
     pub(crate) fn writes_through(&self) -> bool {
-        self.outbox.is_none() && !self.flags.write_blocked && !self.flags.dead
+        let flags = &self.flags;
+        let open = self.send != SendHalf::Closed && !flags.dead;
+        open && self.outbox.is_none() && !flags.write_blocked
     }
 
-    /// Queues output behind what waits already. That of a dead connection is kept as well: it is
-    /// counted as unsent.
-    pub(crate) fn queue(&mut self, outbox: &mut Outbox) {
-        self.outbox.get_or_insert_default().append(outbox);
+    /// What a job said and the system has not taken. Of a dead connection it is kept as well: to
+    /// be counted as unsent.
+    pub(crate) fn handle_output(&mut self, hand: &mut Hand, limits: &Limits) {
+        if self.send == SendHalf::Closed && !self.flags.dead {
+            hand.outbox.clear();
+        }
+        if !hand.outbox.is_empty() {
+            self.outbox.get_or_insert_default().append(&mut hand.outbox);
+            self.flags.choked |= self.queued_bytes() >= limits.send_high_bytes;
+        }
+        if let Some(gate) = &self.gate {
+            // In this order, so that no message is counted nowhere.
+            gate.publish_unsent(self.queued_bytes());
+            gate.taken(hand.posted_bytes);
+        }
     }
 
     /// The output that waits.
@@ -332,7 +353,7 @@ impl Connection {
         }
         if self.flags.choked && left <= limits.send_low_bytes {
             self.flags.choked = false;
-            if !self.flags.discarding {
+            if self.send == SendHalf::Open {
                 self.inbox_mut().drained = true;
             }
         }
@@ -348,30 +369,25 @@ impl Connection {
     /// The system took no more output.
     pub(crate) fn handle_write_blocked(&mut self, now: Time, limits: &Limits) {
         self.flags.write_blocked = true;
-        let queued = self.queued_bytes();
-        if queued >= limits.send_high_bytes {
-            self.flags.choked = true;
-        }
         if self.deadline == Time::NEVER {
             self.deadline = now + limits.write_stall;
         }
         if let Some(outbox) = &mut self.outbox {
             outbox.compact();
         }
-        if let Some(gate) = &self.gate {
-            gate.publish_unsent(queued);
-        }
     }
 
     /// Another thread sent a message; false if the connection takes no more.
     pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
-        if let Some(gate) = &self.gate {
-            gate.taken(cost);
-        }
         if self.flags.dead || self.send != SendHalf::Open {
+            if let Some(gate) = &self.gate {
+                gate.taken(cost);
+            }
             return false;
         }
-        self.inbox_mut().parcels.push(parcel);
+        let inbox = self.inbox_mut();
+        inbox.parcels.push(parcel);
+        inbox.posted_bytes += cost;
         true
     }
 

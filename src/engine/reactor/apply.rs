@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::stream::May;
 use super::{BLANK_KEEPS_BYTES, BLANKS_MAX, Reactor};
-use crate::core::job::{Done, Job, Task};
+use crate::core::job::{Done, Input, Job, Task};
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
 
@@ -40,10 +40,9 @@ impl<K: Kernel> Reactor<K> {
             Task::Serve(session) => Some(session),
             Task::Open(_) | Task::Close(..) | Task::Over => None,
         };
-        let leased = std::mem::take(&mut entry.leased);
-        entry.conn.handle_done(session, &mut job.hand);
-        let input = std::mem::take(&mut job.input);
-        let used = if leased || input.len() < entry.given_bytes {
+        entry.conn.handle_done(session, &mut job.hand, self.now, &self.common.limits);
+        let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);
+        let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
                 entry.conn.keep_partial(BytesMut::from(&input[..]));
@@ -55,6 +54,9 @@ impl<K: Kernel> Reactor<K> {
         };
         // What it said is written now, before the buffer in which that may stand is given back.
         self.write_through(id, &mut job.hand.outbox);
+        if let Some(entry) = self.table.get_mut(id) {
+            entry.conn.handle_output(&mut job.hand, &self.common.limits);
+        }
         self.advance(id, May::Queue);
         self.arm(id);
         match used {

@@ -8,6 +8,7 @@ use crate::engine::desk::{Letter, Order};
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
+use crate::words::sync::Arc;
 
 impl<K: Kernel> Reactor<K> {
     /// Takes everything that was there when it began.
@@ -44,7 +45,10 @@ impl<K: Kernel> Reactor<K> {
                     conn.handle_parcel(parcel, cost);
                 });
             }
-            Command::Close(id) => self.with(id, |conn| conn.close(Cause::Closed)),
+            Command::Close(id) => {
+                let (now, common) = (self.now, Arc::clone(&self.common));
+                self.with(id, |conn| conn.handle_close(now, &common.limits));
+            }
             Command::Abort(id) => self.with(id, |conn| conn.abort(Cause::Aborted)),
         }
     }

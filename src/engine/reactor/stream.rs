@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::{Reactor, Watch};
 use crate::core::conn::Next;
-use crate::core::job::{Job, Task};
+use crate::core::job::{Input, Job, Task};
 use crate::parts::buf::Outbox;
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
@@ -80,13 +80,11 @@ impl<K: Kernel> Reactor<K> {
     fn job(&mut self, id: ConnId, input: BytesMut, leased: bool) -> Option<Box<Job>> {
         let mut job = self.blank();
         let entry = self.table.get_mut(id)?;
-        entry.leased = leased;
-        entry.given_bytes = input.len();
         let limits = &self.common.limits;
         let (session, errand) = entry.conn.take_session(id, &mut job.hand, limits)?;
         job.task = Task::Serve(session);
         job.errand = errand;
-        job.input = input;
+        job.input = Input { given_bytes: input.len(), bytes: input, leased };
         job.timed = entry.conn.lane.is_slow();
         Some(job)
     }
@@ -177,25 +175,20 @@ impl<K: Kernel> Reactor<K> {
     /// Writes what a job has just said, ahead of any queue: nobody waits before it.
     pub(super) fn write_through(&mut self, id: ConnId, outbox: &mut Outbox) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        if outbox.is_empty() {
+        if outbox.is_empty() || !entry.conn.writes_through() {
             return;
         }
-        if entry.conn.writes_through() {
-            let Some(stream) = entry.stream.as_mut() else { return };
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = outbox.slices(&mut slices);
-            match self.kernel.write(stream, &slices[..count]) {
-                Ok(count) => {
-                    self.counters.sent_bytes += count as u64;
-                    outbox.advance(count);
-                }
-                // It is queued; the next attempt finds out why.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => entry.conn.die(Cause::of_io(&error)),
+        let Some(stream) = entry.stream.as_mut() else { return };
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = outbox.slices(&mut slices);
+        match self.kernel.write(stream, &slices[..count]) {
+            Ok(count) => {
+                self.counters.sent_bytes += count as u64;
+                outbox.advance(count);
             }
-        }
-        if !outbox.is_empty() {
-            entry.conn.queue(outbox);
+            // It is queued; the next attempt finds out why.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => entry.conn.die(Cause::of_io(&error)),
         }
     }
 

@@ -119,7 +119,7 @@ const POISON: u8 = 0xDB;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
+    use bytes::{Buf, Bytes};
     use proptest::collection::vec;
     use proptest::prelude::*;
 

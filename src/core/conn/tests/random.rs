@@ -1,0 +1,174 @@
+//! Random lives of connections, each with a calm end in which everything must finish.
+
+use super::*;
+use bytes::Buf;
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Receive(usize),
+    Fin,
+    Break,
+    Room(usize),
+    SpuriousRead(bool),
+    SpuriousWrite,
+    Pass(u64),
+    Done { put: usize, keep: usize, end: End },
+    Handle,
+    Post(usize),
+    ReadMail,
+    PostClose,
+    PostAbort,
+    Drain,
+}
+
+/// What a job decides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Open,
+    Finish,
+    Close,
+    Abort,
+    Panic,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let end = prop_oneof![
+        40 => Just(End::Open),
+        2 => Just(End::Finish),
+        2 => Just(End::Close),
+        1 => Just(End::Abort),
+        1 => Just(End::Panic),
+    ];
+    let done = (0..150usize, 0..10usize, end);
+    prop_oneof![
+        8 => (1..200usize).prop_map(Op::Receive),
+        1 => Just(Op::Fin),
+        1 => (0..8u8).prop_map(|lot| if lot == 0 { Op::Break } else { Op::Fin }),
+        8 => (0..200usize).prop_map(Op::Room),
+        2 => any::<bool>().prop_map(Op::SpuriousRead),
+        2 => Just(Op::SpuriousWrite),
+        4 => (0..4000u64).prop_map(Op::Pass),
+        20 => done.prop_map(|(put, keep, end)| Op::Done { put, keep, end }),
+        2 => Just(Op::Handle),
+        6 => (0..60usize).prop_map(Op::Post),
+        4 => Just(Op::ReadMail),
+        1 => Just(Op::PostClose),
+        1 => (0..8u8).prop_map(|lot| if lot == 0 { Op::PostAbort } else { Op::Drain }),
+    ]
+}
+
+fn finish_job(rig: &mut Rig, put: usize, keep: usize, end: End) {
+    let from = rig.put.len();
+    rig.finish_job(|out| {
+        let used = out.input.len() - keep.min(out.input.len());
+        out.input.advance(used);
+        if out.errand.eof {
+            out.input.clear();
+            out.hand.finish();
+        }
+        if out.errand.drain {
+            out.hand.close(Cause::Closed);
+        }
+        if out.hand.is_open() {
+            let bytes: Vec<u8> = (from..from + put).map(|place| (place % 241) as u8).collect();
+            out.hand.outbox.put_slice(&bytes);
+        }
+        match end {
+            End::Open => {}
+            End::Finish => out.hand.finish(),
+            End::Close => out.hand.close(Cause::Closed),
+            End::Abort => out.hand.abort(Cause::Aborted),
+            End::Panic => out.hand.verdict = Verdict::Abort(Cause::HandlerPanicked),
+        }
+    });
+}
+
+fn apply(rig: &mut Rig, op: Op) {
+    match op {
+        Op::Receive(count) if !rig.peer.fin => rig.receive(count),
+        Op::Receive(_) => {}
+        Op::Fin => rig.receive_fin(),
+        Op::Break => {
+            rig.peer.broken = true;
+            rig.conn.handle_readable(true);
+            rig.conn.handle_writable();
+        }
+        Op::Room(count) => rig.make_room(count),
+        Op::SpuriousRead(drain) => rig.conn.handle_readable(drain),
+        Op::SpuriousWrite => rig.conn.handle_writable(),
+        Op::Pass(millis) => rig.pass(Duration::from_millis(millis)),
+        Op::Done { put, keep, end } => {
+            if rig.out.is_some() {
+                finish_job(rig, put, keep, end);
+            }
+        }
+        Op::Handle => {
+            if rig.out.is_some() {
+                rig.make_handle();
+            }
+        }
+        Op::Post(count) => {
+            if let Some(handle) = &rig.handle {
+                // Refused once it has ended: nothing is posted then.
+                let _refused = handle.try_send(vec![b'p'; count]).is_err();
+            }
+        }
+        Op::ReadMail => rig.read_mail(),
+        Op::PostClose => rig.handle.iter().for_each(Handle::close),
+        Op::PostAbort => rig.handle.iter().for_each(Handle::abort),
+        Op::Drain => rig.conn.handle_drain(),
+    }
+    rig.run();
+}
+
+/// Nothing bad happens any more: it has to come to its end.
+fn calm(rig: &mut Rig) {
+    rig.make_room(usize::MAX);
+    rig.receive_fin();
+    rig.run();
+    rig.read_mail();
+    for _ in 0..1000 {
+        if rig.out.is_some() {
+            finish_job(rig, 0, 0, End::Open);
+        } else if rig.conn.flags.dead {
+            return;
+        }
+    }
+    panic!("it does not end: {:?}", rig.conn);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #[test]
+    fn every_life_keeps_the_rules_and_ends(
+        room in prop_oneof![Just(0usize), 0..300usize, Just(usize::MAX)],
+        ops in vec(op(), 1..120),
+    ) {
+        let mut rig = Rig::opening();
+        rig.peer.room = room;
+        for op in ops {
+            apply(&mut rig, op);
+        }
+        calm(&mut rig);
+        let ended_well = ["peer_finished", "closed"];
+        let cause = rig.conn.cause.as_ref().map_or("", |cause| cause.label());
+        if ended_well.contains(&cause) && rig.conn.queued_bytes() == 0 {
+            prop_assert!(rig.conn.send != SendHalf::Open, "it ended without an end");
+        }
+        if cause == "peer_finished" {
+            prop_assert_eq!((&rig.put, rig.eofs_seen), (&rig.peer.got, 1));
+            prop_assert_eq!(rig.input.0, rig.input.1, "all input was handled");
+        }
+        prop_assert!(rig.eofs_seen <= 1);
+        // Nobody is told once our side has finished.
+        prop_assert!(rig.drained_seen <= rig.crossings.1);
+        let handle = rig.handle.clone();
+        rig.end();
+        if let Some(handle) = handle {
+            let refused = handle.try_send("x").is_err();
+            prop_assert!(refused);
+        }
+    }
+}
