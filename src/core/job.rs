@@ -17,6 +17,8 @@ use crate::words::sync::Arc;
 /// again for the next job.
 pub(crate) struct Job {
     pub(crate) task: Task,
+    /// `None` if it is still to be made, could not be made, or is gone.
+    pub(crate) session: Option<Box<dyn Session>>,
     pub(crate) errand: Errand,
     pub(crate) input: Input,
     pub(crate) hand: Hand,
@@ -34,16 +36,14 @@ pub(crate) struct Input {
     pub(crate) leased: bool,
 }
 
-/// What kind of run it is, and what is left of it.
+/// What kind of run it is.
 pub(crate) enum Task {
     /// Make the session, then serve the errand.
     Open(Arc<dyn Factory>),
-    /// Serve the errand. The session is still there when the job is done.
-    Serve(Box<dyn Session>),
+    /// Serve the errand.
+    Serve,
     /// Say goodbye to the session and drop it.
-    Close(Box<dyn Session>, CloseReason),
-    /// There is no session: it is gone, or could not be made.
-    Over,
+    Close(CloseReason),
 }
 
 /// A job that was run. Its input and its hand are to be given back to the connection, and the
@@ -61,12 +61,20 @@ impl Job {
     /// A job with nothing in it.
     pub(crate) fn blank() -> Box<Job> {
         Box::new(Job {
-            task: Task::Over,
+            task: Task::Serve,
+            session: None,
             errand: Errand::default(),
             input: Input::default(),
             hand: Hand::blank(),
             timed: false,
         })
+    }
+
+    /// Makes it serve an errand.
+    pub(crate) fn serve_later(&mut self, session: Box<dyn Session>, errand: Errand) {
+        debug_assert!(matches!(self.task, Task::Serve) && self.session.is_none());
+        self.session = Some(session);
+        self.errand = errand;
     }
 
     /// Runs it. A panic in user code ends up in the verdict and goes no further.
@@ -76,33 +84,43 @@ impl Job {
     pub(crate) fn run(mut self: Box<Self>, office: &dyn Office, now: impl Fn() -> Time) -> Done {
         let started = self.timed.then(&now);
         let mut closed = false;
-        let panicked = match std::mem::replace(&mut self.task, Task::Over) {
-            Task::Serve(session) => self.serve(session, office),
-            Task::Open(factory) => {
-                let peer = self.hand.peer;
-                match catch_unwind(AssertUnwindSafe(|| factory.session(peer))) {
-                    Ok(session) => self.serve(session, office),
-                    Err(payload) => self.fail(payload),
+        let panicked = match &self.task {
+            Task::Serve => self.serve(office),
+            Task::Open(_) | Task::Close(_) => {
+                match std::mem::replace(&mut self.task, Task::Serve) {
+                    Task::Open(factory) => self.open(&*factory, office),
+                    Task::Close(reason) => {
+                        closed = true;
+                        self.session.take().is_some_and(|session| close(session, &reason))
+                    }
+                    Task::Serve => false,
                 }
             }
-            Task::Close(session, reason) => {
-                closed = true;
-                close(session, &reason)
-            }
-            Task::Over => false,
         };
         let took = started.map(|started| now().since(started));
         Done { job: self, closed, panicked, took }
     }
 
+    /// Makes the session and runs it. True if it panicked.
+    fn open(&mut self, factory: &dyn Factory, office: &dyn Office) -> bool {
+        let peer = self.hand.peer;
+        match catch_unwind(AssertUnwindSafe(|| factory.session(peer))) {
+            Ok(session) => {
+                self.session = Some(session);
+                self.serve(office)
+            }
+            Err(payload) => self.fail(payload),
+        }
+    }
+
     /// Runs the session. True if it panicked.
-    fn serve(&mut self, mut session: Box<dyn Session>, office: &dyn Office) -> bool {
-        let Job { errand, input, hand, .. } = self;
-        let errand = std::mem::take(errand);
-        let served = catch_unwind(AssertUnwindSafe(|| {
-            session.serve(errand, &mut input.bytes, hand, office)
-        }));
-        self.task = Task::Serve(session);
+    fn serve(&mut self, office: &dyn Office) -> bool {
+        let Job { session: Some(session), errand, input, hand, .. } = self else {
+            debug_assert!(false, "a job without a session");
+            return false;
+        };
+        let input = &mut input.bytes;
+        let served = catch_unwind(AssertUnwindSafe(|| session.serve(errand, input, hand, office)));
         match served {
             Ok(Ok(())) => false,
             Ok(Err(Cause::Overflow)) => {

@@ -16,7 +16,7 @@ pub(crate) trait Session: Send {
     /// Makes the calls that `errand` asks for. `Err` is what ends the connection.
     fn serve(
         &mut self,
-        errand: Errand,
+        errand: &mut Errand,
         input: &mut BytesMut,
         hand: &mut Hand,
         office: &dyn Office,
@@ -77,7 +77,7 @@ where
 {
     fn serve(
         &mut self,
-        errand: Errand,
+        errand: &mut Errand,
         input: &mut BytesMut,
         hand: &mut Hand,
         office: &dyn Office,
@@ -88,7 +88,7 @@ where
                 .on_open(&mut Context::new(hand, codec, office))
                 .map_err(Cause::handler_failed)?;
         }
-        for parcel in errand.parcels {
+        for parcel in errand.parcels.drain(..) {
             send(codec, parcel, hand)?;
         }
         while hand.reads() {

@@ -20,7 +20,7 @@ struct Dummy;
 impl Session for Dummy {
     fn serve(
         &mut self,
-        _: Errand,
+        _: &mut Errand,
         _: &mut BytesMut,
         _: &mut Hand,
         _: &dyn crate::core::handle::Office,

@@ -30,7 +30,6 @@ pub(crate) struct Door<K: Kernel> {
     shut: Shut,
     /// Close it once nobody waits.
     closing: bool,
-    habit: Habit,
 }
 
 /// The reasons for which a door is shut.
@@ -47,7 +46,7 @@ struct Shut {
 /// a connection is read at once, and watched only when it comes to rest: one event fewer, and two
 /// system calls fewer for a connection that is over by then.
 #[derive(Clone, Copy, Debug, Default)]
-struct Habit {
+pub(super) struct Habit {
     /// Above zero: they do.
     score: i8,
     /// Accepts since the last one that was read at once.
@@ -88,15 +87,7 @@ enum Accepted<K: Kernel> {
 impl<K: Kernel> Door<K> {
     /// A door; without a socket if another reactor accepts for it.
     pub(crate) fn new(index: u16, socket: Option<K::Listener>, factory: Arc<dyn Factory>) -> Self {
-        Door {
-            index,
-            socket,
-            factory,
-            ready: false,
-            shut: Shut::default(),
-            closing: false,
-            habit: Habit::default(),
-        }
+        Door { index, socket, factory, ready: false, shut: Shut::default(), closing: false }
     }
 
     /// Starts to watch its socket.
@@ -157,13 +148,19 @@ impl Habit {
         self.skipped += 1;
         false
     }
+
+    /// A connection was read before it was watched: was that worth it?
+    pub(super) fn learn(&mut self, spoke: bool) {
+        let step = if spoke { 1 } else { -1 };
+        self.score = (self.score + step).clamp(-HABIT_MAX, HABIT_MAX);
+    }
 }
 
 impl<K: Kernel> Reactor<K> {
     /// Gets ready for the accept phase.
     pub(super) fn begin_accepting(&mut self) {
         for door in &mut self.doors {
-            if door.shut.by_system.is_some_and(|at| at <= self.now) {
+            if door.shut.by_system.is_some_and(|at| at <= self.io.now) {
                 door.shut.by_system = None;
             }
         }
@@ -182,7 +179,7 @@ impl<K: Kernel> Reactor<K> {
         }
         while self.accept.door < self.doors.len() {
             let index = self.accept.door;
-            while self.accept.taken < self.common.limits.accepts_per_turn {
+            while self.accept.taken < self.io.common.limits.accepts_per_turn {
                 self.accept.taken += 1;
                 match self.accept(index) {
                     Accepted::Connection(newcomer) => {
@@ -197,7 +194,7 @@ impl<K: Kernel> Reactor<K> {
             }
             self.accept = Cursor { door: index + 1, taken: 0 };
         }
-        self.batch = self.ready.len();
+        self.batch = self.io.ready.len();
         self.phase = Phase::Run;
         None
     }
@@ -208,13 +205,13 @@ impl<K: Kernel> Reactor<K> {
         }
         let Some(permit) = self.permit(index) else { return Accepted::Shut };
         let Some(socket) = self.doors[index].socket.as_mut() else { return Accepted::Shut };
-        match self.kernel.accept(socket) {
+        match self.io.kernel.accept(socket) {
             Ok((stream, peer)) => {
                 let door = self.doors[index].index;
                 Accepted::Connection(Newcomer { stream, peer, door, permit })
             }
             Err(error) => {
-                self.common.release(permit);
+                self.io.common.release(permit);
                 self.handle_accept_error(index, error)
             }
         }
@@ -223,14 +220,14 @@ impl<K: Kernel> Reactor<K> {
     /// A permit; without one the door shuts until a connection ends. It is asked for again after
     /// saying so, since the last connection may have ended in between.
     fn permit(&mut self, index: usize) -> Option<Permit> {
-        let admission = &self.common.admission;
+        let admission = &self.io.common.admission;
         if let Some(permit) = admission.try_admit() {
             return Some(permit);
         }
-        self.common.starve(self.port.index());
+        self.io.common.starve(self.port.index());
         let permit = admission.try_admit();
         if permit.is_none() {
-            self.counters.limit_pauses += 1;
+            self.io.counters.limit_pauses += 1;
             self.doors[index].shut.by_limit = true;
         }
         permit
@@ -247,18 +244,18 @@ impl<K: Kernel> Reactor<K> {
                 Accepted::Shut
             }
             AcceptFault::Next => {
-                self.counters.accept_errors += 1;
+                self.io.counters.accept_errors += 1;
                 Accepted::Nobody
             }
             AcceptFault::Exhausted => {
-                self.counters.descriptor_pauses += 1;
-                door.shut.by_system = Some(self.now + self.common.limits.accept_retry);
-                self.common.starve(self.port.index());
+                self.io.counters.descriptor_pauses += 1;
+                door.shut.by_system = Some(self.io.now + self.io.common.limits.accept_retry);
+                self.io.common.starve(self.port.index());
                 Accepted::Shut
             }
             AcceptFault::Fatal => {
                 self.close_door(index);
-                self.common.fail(Error::io("accepting connections", error));
+                self.io.common.fail(Error::io("accepting connections", error));
                 Accepted::Shut
             }
         }
@@ -273,18 +270,18 @@ impl<K: Kernel> Reactor<K> {
         door.ready = false;
         if let Some(mut socket) = door.socket.take() {
             // It is closed either way; that it could not be taken off the poll changes nothing.
-            let _closed = self.kernel.unwatch_listener(&mut socket).is_err();
+            let _closed = self.io.kernel.unwatch_listener(&mut socket).is_err();
         }
     }
 
     /// Gives a new connection to the reactor that is to have it.
     fn place(&mut self, newcomer: Newcomer<K>) -> Option<Box<Job>> {
         let home = self.port.index();
-        let target = match self.common.placement {
+        let target = match self.io.common.placement {
             Placement::ReusePort => home,
-            Placement::LeastLoaded => self.common.least_loaded(home),
+            Placement::LeastLoaded => self.io.common.least_loaded(home),
         };
-        let desk = &self.common.desks()[target];
+        let desk = &self.io.common.desks()[target];
         desk.place();
         if target == home {
             return self.adopt(newcomer);
@@ -296,7 +293,7 @@ impl<K: Kernel> Reactor<K> {
     /// Makes the record of a new connection and the job that opens it.
     fn adopt(&mut self, newcomer: Newcomer<K>) -> Option<Box<Job>> {
         let Newcomer { stream, peer, door, permit } = newcomer;
-        let eager = self.doors[usize::from(door)].habit.is_eager();
+        let eager = self.io.habits[usize::from(door)].is_eager();
         let factory = Arc::clone(&self.doors[usize::from(door)].factory);
         let mut newcomer = Some((stream, permit));
         let made = self.table.insert_with(|_| {
@@ -308,15 +305,15 @@ impl<K: Kernel> Reactor<K> {
             self.turn_away(stream, permit);
             return None;
         };
-        self.counters.opened += 1;
-        let mut job = self.blank();
+        self.io.counters.opened += 1;
+        let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
-        entry.conn.lend(id, &mut job.hand, &self.common.limits);
+        entry.conn.lend(id, &mut job.hand, &self.io.common.limits);
         if eager {
             // Watched when it comes to rest.
             entry.conn.handle_readable(false);
         } else {
-            self.watch_for_input(id);
+            self.io.watch_for_input(id, entry);
         }
         job.task = Task::Open(factory);
         job.errand =
@@ -327,17 +324,9 @@ impl<K: Kernel> Reactor<K> {
 
     /// Closes a connection that cannot be served.
     fn turn_away(&mut self, stream: K::Stream, permit: Permit) {
-        self.counters.refused += 1;
-        self.kernel.close(stream);
+        self.io.counters.refused += 1;
+        self.io.kernel.close(stream);
         self.desk.unplace();
-        self.common.release(permit);
-    }
-
-    /// A connection that was read before it was watched: was that worth it?
-    pub(super) fn learn_habit(&mut self, door: u16, spoke: bool) {
-        if let Some(door) = self.doors.get_mut(usize::from(door)) {
-            let step = if spoke { 1 } else { -1 };
-            door.habit.score = (door.habit.score + step).clamp(-HABIT_MAX, HABIT_MAX);
-        }
+        self.io.common.release(permit);
     }
 }

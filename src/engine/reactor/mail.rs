@@ -46,7 +46,7 @@ impl<K: Kernel> Reactor<K> {
                 });
             }
             Command::Close(id) => {
-                let (now, common) = (self.now, Arc::clone(&self.common));
+                let (now, common) = (self.io.now, Arc::clone(&self.io.common));
                 self.with(id, |conn| conn.handle_close(now, &common.limits));
             }
             Command::Abort(id) => self.with(id, |conn| conn.abort(Cause::Aborted)),
@@ -57,8 +57,7 @@ impl<K: Kernel> Reactor<K> {
     fn with(&mut self, id: ConnId, change: impl FnOnce(&mut Connection)) {
         let Some(entry) = self.table.get_mut(id) else { return };
         change(&mut entry.conn);
-        self.advance(id, May::Queue);
-        self.arm(id);
+        self.io.advance(id, entry, May::Queue);
     }
 
     fn follow(&mut self, order: &Order) {

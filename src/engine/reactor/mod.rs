@@ -20,52 +20,38 @@ use std::time::Duration;
 
 pub(crate) use accept::{Door, Newcomer};
 
-use self::stream::May;
+use self::stream::{Io, May};
 use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
 use crate::core::conn::Connection;
 use crate::core::job::{Done, Job};
 use crate::core::limits::Permit;
-use crate::parts::buf::BufferPool;
 use crate::parts::table::Table;
-use crate::parts::timer::Wheel;
 use crate::sys::{Event, Kernel};
-use crate::words::clock::Time;
 use crate::words::error::Error;
 use crate::words::id::{ConnId, Token};
 use crate::words::sync::Arc;
 
 /// One reactor.
 pub(crate) struct Reactor<K: Kernel> {
-    kernel: K,
-    common: Arc<Common<K>>,
+    phase: Phase,
+    table: Table<Entry<K>>,
+    io: Io<K>,
     desk: Arc<Desk<K>>,
     port: Port<Box<Job>>,
-    phase: Phase,
-    /// Read once per turn.
-    now: Time,
-    table: Table<Entry<K>>,
-    /// Connections that want something, each at most once.
-    ready: VecDeque<ConnId>,
+    /// How many of the ready connections are still to be served in this turn: those that were
+    /// ready when it began.
+    batch: usize,
     /// Jobs were read ahead, and some may still stand in the port's deque.
     ahead: bool,
-    /// How many of the ready ones are still to be served in this turn: those that were ready when it began.
-    batch: usize,
     doors: Vec<Door<K>>,
     accept: accept::Cursor,
     /// Accepted by other reactors for this one.
     newcomers: VecDeque<Newcomer<K>>,
-    wheel: Wheel,
-    pool: BufferPool,
-    /// Boxes for the next jobs.
-    blanks: Vec<Box<Job>>,
-    /// Connections to be closed at the end of the turn; may name one twice.
-    doomed: Vec<ConnId>,
     /// Last calls of sessions that have not come back.
     farewells_out: usize,
     course: Course,
-    counters: Counters,
     // Scratch space, empty between phases.
     events: Vec<Event>,
     letters: Vec<Letter<K>>,
@@ -142,11 +128,6 @@ enum Watch {
 
 /// Jobs that are read ahead for others to steal while the handlers are heavy.
 const READ_AHEAD: usize = 32;
-/// Boxes kept for further use; one is in use per job that is out, and a heavy reactor has
-/// `READ_AHEAD` of those.
-const BLANKS_MAX: usize = READ_AHEAD;
-/// What the outbox of a blank may keep for its next use.
-const BLANK_KEEPS_BYTES: usize = 4096;
 
 impl<K: Kernel> Reactor<K> {
     /// A reactor that watches its doors. `doors[i]` is that of listener `i`.
@@ -160,59 +141,50 @@ impl<K: Kernel> Reactor<K> {
         for door in &mut doors {
             door.watch(&mut kernel)?;
         }
-        let limits = &common.limits;
-        let now = kernel.now();
+        let events = Vec::with_capacity(common.limits.events_per_turn);
         Ok(Reactor {
             phase: Phase::Sleep,
-            now,
             table: Table::new(port.index()),
-            ready: VecDeque::new(),
+            io: Io::new(kernel, common, doors.len()),
+            desk,
+            port,
             batch: 0,
+            ahead: false,
             doors,
             accept: accept::Cursor::default(),
             newcomers: VecDeque::new(),
-            wheel: Wheel::new(now),
-            pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
-            blanks: Vec::new(),
-            ahead: false,
-            doomed: Vec::new(),
             farewells_out: 0,
             course: Course::Serve,
-            counters: Counters::default(),
-            events: Vec::with_capacity(limits.events_per_turn),
+            events,
             letters: Vec::new(),
             due: Vec::new(),
-            kernel,
-            common,
-            desk,
-            port,
         })
     }
 
     /// What it has counted.
     pub(crate) fn counters(&self) -> &Counters {
-        &self.counters
+        &self.io.counters
     }
 
     /// Waits for something to do: the only phase that may block.
     fn sleep_until_ready(&mut self) {
-        self.counters.turns += 1;
+        self.io.counters.turns += 1;
         let timeout = self.patience();
         let blocks = timeout != Some(Duration::ZERO) && self.desk.mailbox.fall_asleep();
         let polled = if blocks {
             self.port.fall_asleep();
-            let polled = self.kernel.poll(timeout, &mut self.events);
+            let polled = self.io.kernel.poll(timeout, &mut self.events);
             self.port.wake_up();
             self.desk.mailbox.wake_up();
             polled
         } else {
-            self.kernel.poll(Some(Duration::ZERO), &mut self.events)
+            self.io.kernel.poll(Some(Duration::ZERO), &mut self.events)
         };
-        self.now = self.kernel.now();
+        self.io.now = self.io.kernel.now();
         let polled = polled.and_then(|()| self.look_again());
         self.phase = Phase::Mail;
         if let Err(error) = polled {
-            self.common.fail(Error::io("polling for events", error));
+            self.io.common.fail(Error::io("polling for events", error));
             self.phase = Phase::Stopped;
         }
         self.note_events();
@@ -221,21 +193,24 @@ impl<K: Kernel> Reactor<K> {
     /// Before a timer fires after a poll that told nothing, the kernel is asked once more: the
     /// process may have been stopped meanwhile, and what arrived comes before what is late.
     fn look_again(&mut self) -> io::Result<()> {
-        let late = self.wheel.next_deadline().is_some_and(|deadline| deadline <= self.now);
+        let late = self.io.wheel.next_deadline().is_some_and(|deadline| deadline <= self.io.now);
         if late && self.events.is_empty() {
-            return self.kernel.poll(Some(Duration::ZERO), &mut self.events);
+            return self.io.kernel.poll(Some(Duration::ZERO), &mut self.events);
         }
         Ok(())
     }
 
     /// How long the poll may block.
     fn patience(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.doomed.is_empty() || self.doors.iter().any(Door::wants) {
+        if !self.io.ready.is_empty()
+            || !self.io.doomed.is_empty()
+            || self.doors.iter().any(Door::wants)
+        {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
-        let deadline = self.wheel.next_deadline().into_iter().chain(retry).min();
-        deadline.map(|deadline| deadline.since(self.kernel.now()))
+        let deadline = self.io.wheel.next_deadline().into_iter().chain(retry).min();
+        deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
 
     /// Writes what the poll told into the records; nothing is done about it yet.
@@ -256,9 +231,7 @@ impl<K: Kernel> Reactor<K> {
                     if event.writable {
                         entry.conn.handle_writable();
                     }
-                    if entry.conn.enqueue() {
-                        self.ready.push_back(id);
-                    }
+                    self.io.enqueue(id, entry);
                 }
                 None => {}
             }
@@ -280,7 +253,7 @@ impl<K: Kernel> Reactor<K> {
         }
         while self.batch > 0 {
             self.batch -= 1;
-            let Some(id) = self.ready.pop_front() else { break };
+            let Some(id) = self.io.ready.pop_front() else { break };
             if let Some(job) = self.serve(id).and_then(|job| self.dispatch(job)) {
                 return Some(job);
             }
@@ -288,6 +261,13 @@ impl<K: Kernel> Reactor<K> {
         self.batch = 0;
         self.phase = Phase::Expire;
         None
+    }
+
+    /// The turn of a connection from the ready list.
+    fn serve(&mut self, id: ConnId) -> Option<Box<Job>> {
+        let entry = self.table.get_mut(id)?;
+        entry.conn.dequeue();
+        self.io.advance(id, entry, May::Serve)
     }
 
     /// Heavy: puts jobs where idle threads can steal them, and takes in what these have done.
@@ -301,7 +281,7 @@ impl<K: Kernel> Reactor<K> {
         }
         while queued < READ_AHEAD && self.batch > 0 {
             self.batch -= 1;
-            let Some(id) = self.ready.pop_front() else { break };
+            let Some(id) = self.io.ready.pop_front() else { break };
             if let Some(job) = self.serve(id).and_then(|job| self.dispatch(job)) {
                 self.port.push(job);
                 self.ahead = true;
@@ -315,7 +295,7 @@ impl<K: Kernel> Reactor<K> {
 
     /// Decides who runs a job: `Some` gives it back for the holder to run.
     fn dispatch(&mut self, job: Box<Job>) -> Option<Box<Job>> {
-        self.counters.jobs += 1;
+        self.io.counters.jobs += 1;
         if !job.timed && !self.port.hands_off() {
             return Some(job);
         }
@@ -324,39 +304,24 @@ impl<K: Kernel> Reactor<K> {
 
     /// Lets those deadlines fire that have come.
     fn expire_timers(&mut self) {
-        self.wheel.expire(self.now, &mut self.due);
+        self.io.wheel.expire(self.io.now, &mut self.due);
         let mut due = std::mem::take(&mut self.due);
         for id in due.drain(..) {
             let Some(entry) = self.table.get_mut(id) else { continue };
             *entry.conn.timer_mut() = None;
-            if entry.conn.seems_stalled(self.now) {
+            if entry.conn.seems_stalled(self.io.now) {
                 // The system tells of room only once there is plenty. A peer that takes a little
                 // now and then has made some: what is written into it moves the deadline on.
                 entry.conn.handle_writable();
-                self.advance(id, May::Queue);
+                self.io.advance(id, entry, May::Queue);
             }
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            if entry.conn.handle_timeout(self.now) {
-                self.doomed.push(id);
+            if entry.conn.handle_timeout(self.io.now) {
+                self.io.doomed.push(id);
             } else {
-                self.arm(id);
+                self.io.arm(id, entry);
             }
         }
         self.due = due;
-    }
-
-    /// Sees to it that the wheel fires no later than the connection's deadline.
-    fn arm(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
-        let deadline = entry.conn.deadline();
-        if deadline == Time::NEVER {
-            return;
-        }
-        match *entry.conn.timer_mut() {
-            None => *entry.conn.timer_mut() = Some(self.wheel.schedule(id, deadline)),
-            // One that fires early is moved on then: activity does not touch the wheel.
-            Some(timer) => self.wheel.bring_forward(timer, id, deadline),
-        }
     }
 
     /// Whether nothing is left that this reactor would have to wait for.
@@ -372,8 +337,8 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn snapshot(&self) -> ReactorSnapshot {
-        let pool = self.pool.stats();
-        let counters = &self.counters;
+        let pool = self.io.pool.stats();
+        let counters = &self.io.counters;
         ReactorSnapshot {
             reactor: self.port.index(),
             connections: self.table.len(),
@@ -399,7 +364,7 @@ impl<K: Kernel> Reactor<K> {
             buffer_misses: pool.misses,
             held_bytes: self.table.iter().map(|(_, entry)| entry.conn.held_bytes()).sum(),
             table_bytes: self.table.retained_bytes(),
-            timers: self.wheel.len(),
+            timers: self.io.wheel.len(),
         }
     }
 }
@@ -430,7 +395,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
                 Phase::Reap => self.reap_closed(),
                 Phase::Stopped => {
-                    self.common.reactor_stopped();
+                    self.io.common.reactor_stopped();
                     return Step::Stopped;
                 }
             };

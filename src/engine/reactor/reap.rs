@@ -10,7 +10,7 @@ impl<K: Kernel> Reactor<K> {
     /// Closes what ended in this turn; one job for each session that has a last call coming. The
     /// record of a connection whose session is out stays until that comes back.
     pub(super) fn reap_closed(&mut self) -> Option<Box<Job>> {
-        while let Some(id) = self.doomed.pop() {
+        while let Some(id) = self.io.doomed.pop() {
             if let Some(job) = self.reap(id).and_then(|job| self.dispatch(job)) {
                 return Some(job);
             }
@@ -26,8 +26,8 @@ impl<K: Kernel> Reactor<K> {
         let entry = self.table.get_mut(id)?;
         if let Some(stream) = entry.stream.take() {
             match entry.conn.farewell() {
-                Farewell::Close => self.kernel.close(stream),
-                Farewell::Reset => self.kernel.reset(stream),
+                Farewell::Close => self.io.kernel.close(stream),
+                Farewell::Reset => self.io.kernel.reset(stream),
             }
         }
         if entry.conn.is_out() {
@@ -35,17 +35,18 @@ impl<K: Kernel> Reactor<K> {
         }
         let mut entry = self.table.remove(id)?;
         if let Some(timer) = entry.conn.timer_mut().take() {
-            self.wheel.cancel(timer, id);
+            self.io.wheel.cancel(timer, id);
         }
         self.desk.unplace();
-        self.common.release(entry.permit);
+        self.io.common.release(entry.permit);
         let timed = entry.conn.lane.is_slow();
         let (session, reason) = entry.conn.into_end();
-        self.counters.close(reason.cause());
+        self.io.counters.close(reason.cause());
         let session = session?;
         self.farewells_out += 1;
-        let mut job = self.blank();
-        job.task = Task::Close(session, reason);
+        let mut job = self.io.blank();
+        job.task = Task::Close(reason);
+        job.session = Some(session);
         job.hand.id = id;
         job.timed = timed;
         Some(job)

@@ -1,16 +1,43 @@
-//! Serving one connection: does what its record says is next, call by call.
+//! `Io`: what one connection needs of its reactor, and the calls that serve it: does what the
+//! record says is next, one system call at a time.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
 
 use bytes::BytesMut;
 
-use super::{Reactor, Watch};
+use super::accept::Habit;
+use super::{Entry, Watch};
 use crate::core::conn::Next;
-use crate::core::job::{Input, Job, Task};
-use crate::parts::buf::Outbox;
+use crate::core::job::{Input, Job};
+use crate::engine::counters::Counters;
+use crate::engine::desk::Common;
+use crate::parts::buf::{BufferPool, Outbox};
+use crate::parts::timer::Wheel;
 use crate::sys::Kernel;
-use crate::words::id::ConnId;
+use crate::words::clock::Time;
+use crate::words::id::{ConnId, Token};
 use crate::words::reason::Cause;
+use crate::words::sync::Arc;
+
+/// All of a reactor that is used while one record is in hand.
+pub(super) struct Io<K: Kernel> {
+    pub(super) kernel: K,
+    pub(super) common: Arc<Common<K>>,
+    /// Read once per turn.
+    pub(super) now: Time,
+    /// Connections that want something, each at most once.
+    pub(super) ready: VecDeque<ConnId>,
+    /// Connections to be closed at the end of the turn; may name one twice.
+    pub(super) doomed: Vec<ConnId>,
+    pub(super) wheel: Wheel,
+    pub(super) pool: BufferPool,
+    /// Boxes for the next jobs.
+    blanks: Vec<Box<Job>>,
+    /// One for each listener.
+    pub(super) habits: Vec<Habit>,
+    pub(super) counters: Counters,
+}
 
 /// Whether a call may read and run the session, or only say that it should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,95 +52,149 @@ pub(super) enum May {
 const SLICES: usize = 16;
 /// The least room for the rest of a frame, so that a dripping peer does not cost a call per byte.
 const PARTIAL_MIN: usize = 512;
+/// Boxes kept for further use; one is in use per job that is out, and a heavy reactor has
+/// `READ_AHEAD` of those.
+const BLANKS_MAX: usize = super::READ_AHEAD;
+/// What the outbox of a blank may keep for its next use.
+const BLANK_KEEPS_BYTES: usize = 4096;
 
-impl<K: Kernel> Reactor<K> {
-    /// The turn of a connection from the ready list.
-    pub(super) fn serve(&mut self, id: ConnId) -> Option<Box<Job>> {
-        let entry = self.table.get_mut(id)?;
-        entry.conn.dequeue();
-        let job = self.advance(id, May::Serve);
-        self.arm(id);
-        job
+impl<K: Kernel> Io<K> {
+    pub(super) fn new(kernel: K, common: Arc<Common<K>>, listeners: usize) -> Self {
+        let now = kernel.now();
+        let limits = &common.limits;
+        Io {
+            now,
+            ready: VecDeque::new(),
+            doomed: Vec::new(),
+            wheel: Wheel::new(now),
+            pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
+            blanks: Vec::new(),
+            habits: vec![Habit::default(); listeners],
+            counters: Counters::default(),
+            kernel,
+            common,
+        }
     }
 
     /// Does what is next for a connection until that is to run its session, or nothing. At most
     /// one read: who has more to say waits for the next turn.
-    pub(super) fn advance(&mut self, id: ConnId, mut may: May) -> Option<Box<Job>> {
-        loop {
-            let next = self.table.get(id)?.conn.next();
-            match (next, may) {
-                (Next::Write, _) => self.write(id),
-                (Next::Finish, _) => self.finish(id),
+    pub(super) fn advance(
+        &mut self,
+        id: ConnId,
+        entry: &mut Entry<K>,
+        mut may: May,
+    ) -> Option<Box<Job>> {
+        let job = loop {
+            match (entry.conn.next(), may) {
+                (Next::Write, _) => self.write(id, entry),
+                (Next::Finish, _) => self.finish(entry),
                 (Next::Read, May::Serve) => {
-                    let job = self.read(id);
+                    let job = self.read(id, entry);
                     if job.is_some() {
-                        return job;
+                        break job;
                     }
                 }
                 (Next::Serve, May::Serve) => {
-                    let partial = self.table.get_mut(id)?.conn.take_partial();
-                    return self.job(id, partial.unwrap_or_default(), false);
+                    let partial = entry.conn.take_partial().unwrap_or_default();
+                    break self.job(id, entry, partial, false);
                 }
                 (Next::Discard, May::Serve) => {
-                    self.discard(id);
+                    self.discard(entry);
                     may = May::Queue;
                 }
                 (Next::Read | Next::Serve | Next::Discard, May::Queue) => {
-                    if self.table.get_mut(id)?.conn.enqueue() {
-                        self.ready.push_back(id);
-                    }
-                    return None;
+                    self.enqueue(id, entry);
+                    break None;
                 }
                 (Next::Reap, _) => {
                     self.doomed.push(id);
-                    return None;
+                    break None;
                 }
                 (Next::Rest, _) => {
-                    self.watch_for_input(id);
-                    return None;
+                    if entry.watch != Watch::Nothing || self.watch_for_input(id, entry) {
+                        break None;
+                    }
                 }
             }
+        };
+        self.arm(id, entry);
+        job
+    }
+
+    /// Puts a connection at the end of the ready list, unless it stands there.
+    pub(super) fn enqueue(&mut self, id: ConnId, entry: &mut Entry<K>) {
+        if entry.conn.enqueue() {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Sees to it that the wheel fires no later than the connection's deadline.
+    #[inline]
+    pub(super) fn arm(&mut self, id: ConnId, entry: &mut Entry<K>) {
+        let deadline = entry.conn.deadline();
+        if deadline == Time::NEVER {
+            return;
+        }
+        match *entry.conn.timer_mut() {
+            None => *entry.conn.timer_mut() = Some(self.wheel.schedule(id, deadline)),
+            // One that fires early is moved on then: activity does not touch the wheel.
+            Some(timer) => self.wheel.bring_forward(timer, id, deadline),
+        }
+    }
+
+    /// A box for a job.
+    pub(super) fn blank(&mut self) -> Box<Job> {
+        self.blanks.pop().unwrap_or_else(Job::blank)
+    }
+
+    /// Keeps the box of a job that is over.
+    pub(super) fn keep_blank(&mut self, mut job: Box<Job>) {
+        if self.blanks.len() < BLANKS_MAX {
+            job.hand.outbox.reset(BLANK_KEEPS_BYTES);
+            self.blanks.push(job);
         }
     }
 
     /// A job for the session of a connection that is at rest.
-    fn job(&mut self, id: ConnId, input: BytesMut, leased: bool) -> Option<Box<Job>> {
+    fn job(
+        &mut self,
+        id: ConnId,
+        entry: &mut Entry<K>,
+        bytes: BytesMut,
+        leased: bool,
+    ) -> Option<Box<Job>> {
         let mut job = self.blank();
-        let entry = self.table.get_mut(id)?;
-        let limits = &self.common.limits;
-        let (session, errand) = entry.conn.take_session(id, &mut job.hand, limits)?;
-        job.task = Task::Serve(session);
-        job.errand = errand;
-        job.input = Input { given_bytes: input.len(), bytes: input, leased };
+        let taken = entry.conn.take_session(id, &mut job.hand, &self.common.limits);
+        let (session, errand) = taken?;
+        job.serve_later(session, errand);
+        job.input = Input { given_bytes: bytes.len(), bytes, leased };
         job.timed = entry.conn.lane.is_slow();
         Some(job)
     }
 
     /// Reads once. A job if that brought input.
-    fn read(&mut self, id: ConnId) -> Option<Box<Job>> {
-        let entry = self.table.get_mut(id)?;
+    fn read(&mut self, id: ConnId, entry: &mut Entry<K>) -> Option<Box<Job>> {
         let stream = entry.stream.as_mut()?;
-        let mut input = match entry.conn.take_partial() {
+        let (mut input, leased) = match entry.conn.take_partial() {
             Some(mut partial) => {
                 let chunk = self.common.limits.read_chunk_bytes;
                 partial.reserve(partial.len().clamp(PARTIAL_MIN, chunk));
-                partial
+                (partial, false)
             }
-            None => self.pool.lease(),
+            None => (self.pool.lease(), true),
         };
-        let leased = input.is_empty();
         let room = input.capacity() - input.len();
         let answer = self.kernel.read(stream, &mut input);
-        let (door, first) = (entry.door, entry.watch == Watch::Nothing);
+        if entry.watch == Watch::Nothing {
+            let spoke = answer.as_ref().is_ok_and(|&count| count > 0);
+            self.habits[usize::from(entry.door)].learn(spoke);
+        }
         match answer {
             Ok(0) => entry.conn.handle_eof(),
             Ok(count) => {
                 self.counters.received_bytes += count as u64;
                 entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room);
-                if first {
-                    self.learn_habit(door, true);
-                }
-                return self.job(id, input, leased);
+                return self.job(id, entry, input, leased);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
             Err(error) => entry.conn.die(Cause::of_io(&error)),
@@ -123,15 +204,11 @@ impl<K: Kernel> Reactor<K> {
         } else {
             entry.conn.keep_partial(input);
         }
-        if first {
-            self.learn_habit(door, false);
-        }
         None
     }
 
     /// Reads once and throws it away.
-    fn discard(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    fn discard(&mut self, entry: &mut Entry<K>) {
         let Some(stream) = entry.stream.as_mut() else { return };
         let mut input = self.pool.lease();
         let room = input.capacity();
@@ -149,43 +226,33 @@ impl<K: Kernel> Reactor<K> {
 
     /// Writes once from the outbox. What the kernel did not take stays there until it says that
     /// there is room.
-    fn write(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    fn write(&mut self, id: ConnId, entry: &mut Entry<K>) {
         let (Some(stream), Some(outbox)) = (entry.stream.as_mut(), entry.conn.outbox_mut()) else {
             return;
         };
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = outbox.slices(&mut slices);
-        match self.kernel.write(stream, &slices[..count]) {
+        match write_once(&mut self.kernel, stream, outbox) {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
-                outbox.advance(count);
                 if entry.conn.handle_written(self.now, &self.common.limits) {
-                    self.watch_for_room(id, false);
+                    self.watch_for_room(id, entry, false);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 entry.conn.handle_write_blocked(self.now, &self.common.limits);
-                self.watch_for_room(id, true);
+                self.watch_for_room(id, entry, true);
             }
             Err(error) => entry.conn.die(Cause::of_io(&error)),
         }
     }
 
-    /// Writes what a job has just said, ahead of any queue: nobody waits before it.
-    pub(super) fn write_through(&mut self, id: ConnId, outbox: &mut Outbox) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    /// Writes what a job has just said, past the queue if nothing waits there.
+    pub(super) fn write_through(&mut self, entry: &mut Entry<K>, outbox: &mut Outbox) {
         if outbox.is_empty() || !entry.conn.writes_through() {
             return;
         }
         let Some(stream) = entry.stream.as_mut() else { return };
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = outbox.slices(&mut slices);
-        match self.kernel.write(stream, &slices[..count]) {
-            Ok(count) => {
-                self.counters.sent_bytes += count as u64;
-                outbox.advance(count);
-            }
+        match write_once(&mut self.kernel, stream, outbox) {
+            Ok(count) => self.counters.sent_bytes += count as u64,
             // It is queued; the next attempt finds out why.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => entry.conn.die(Cause::of_io(&error)),
@@ -193,8 +260,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Sends FIN; left to the closing of the socket if that comes next anyway.
-    fn finish(&mut self, id: ConnId) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    fn finish(&mut self, entry: &mut Entry<K>) {
         if !entry.conn.ends_with_finish() {
             let Some(stream) = entry.stream.as_mut() else { return };
             if let Err(error) = self.kernel.shutdown_write(stream) {
@@ -205,25 +271,22 @@ impl<K: Kernel> Reactor<K> {
         entry.conn.handle_finished(self.now, &self.common.limits);
     }
 
-    /// Starts to watch a connection that was read right after it was accepted, now that it rests.
-    pub(super) fn watch_for_input(&mut self, id: ConnId) {
-        let token = self.table.token(id);
-        let Some(entry) = self.table.get_mut(id) else { return };
-        if entry.watch != Watch::Nothing {
-            return;
-        }
-        let Some(stream) = entry.stream.as_mut() else { return };
+    /// Starts to watch a connection that is not watched yet: most often one that was read right
+    /// after it was accepted, now that it rests. False if that failed and ended it.
+    pub(super) fn watch_for_input(&mut self, id: ConnId, entry: &mut Entry<K>) -> bool {
+        let Some(stream) = entry.stream.as_mut() else { return true };
         entry.watch = Watch::Input;
-        if let Err(error) = self.kernel.watch(stream, token) {
-            self.give_up(id, &error);
+        let watched = self.kernel.watch(stream, Token::of(id).pack());
+        if let Err(error) = &watched {
+            self.give_up(entry, error);
         }
+        watched.is_ok()
     }
 
     /// Starts or ends to watch for room to write, if that changes anything.
-    fn watch_for_room(&mut self, id: ConnId, room: bool) {
-        let token = self.table.token(id);
-        let Some(entry) = self.table.get_mut(id) else { return };
+    fn watch_for_room(&mut self, id: ConnId, entry: &mut Entry<K>, room: bool) {
         let Some(stream) = entry.stream.as_mut() else { return };
+        let token = Token::of(id).pack();
         let (watch, change) = match (entry.watch, room) {
             (Watch::Nothing, true) => {
                 let change = self.kernel.watch(stream, token);
@@ -238,15 +301,31 @@ impl<K: Kernel> Reactor<K> {
         };
         entry.watch = watch;
         if let Err(error) = change {
-            self.give_up(id, &error);
+            self.give_up(entry, &error);
         }
     }
 
     /// A connection that cannot be watched cannot be served.
-    fn give_up(&mut self, id: ConnId, error: &std::io::Error) {
-        let Some(entry) = self.table.get_mut(id) else { return };
+    fn give_up(&mut self, entry: &mut Entry<K>, error: &std::io::Error) {
         entry.conn.die(Cause::of_io(error));
         self.counters.refused += 1;
-        self.doomed.push(id);
     }
+}
+
+/// One gathered write; what was taken is gone from the outbox.
+fn write_once<K: Kernel>(
+    kernel: &mut K,
+    stream: &mut K::Stream,
+    outbox: &mut Outbox,
+) -> std::io::Result<usize> {
+    let count = match outbox.only() {
+        Some(slice) => kernel.write(stream, &[IoSlice::new(slice)])?,
+        None => {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = outbox.slices(&mut slices);
+            kernel.write(stream, &slices[..filled])?
+        }
+    };
+    outbox.advance(count);
+    Ok(count)
 }

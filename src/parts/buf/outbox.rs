@@ -74,6 +74,15 @@ impl Outbox {
         self.len_bytes == 0
     }
 
+    /// All that waits, if it is one slice.
+    pub(crate) fn only(&self) -> Option<&[u8]> {
+        let part = self.parts.front().filter(|_| self.parts.len() == 1)?;
+        Some(match part {
+            Part::Shared(bytes) => bytes,
+            Part::Copied(segment) => &segment[self.written as usize..],
+        })
+    }
+
     /// Fills `out` with the first slices in order and says how many it filled: all that wait, or
     /// as many as there is room for.
     pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
