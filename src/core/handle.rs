@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::size_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
@@ -41,7 +42,19 @@ pub(crate) trait Office {
 /// A message on its way to its codec, its type forgotten.
 pub(crate) enum Parcel {
     Bytes(Bytes),
-    Other(Box<dyn Any + Send>),
+    Other(Guarded),
+}
+
+/// A message whose drop may panic and harms nobody: it is user code, but one that is not wanted
+/// any more is dropped wherever it happens to be.
+pub(crate) struct Guarded(Option<Box<dyn Any + Send>>);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(message) = self.0.take() {
+            discard(message);
+        }
+    }
 }
 
 impl Parcel {
@@ -52,7 +65,7 @@ impl Parcel {
         if let Some(bytes) = as_bytes.and_then(Option::take) {
             return Parcel::Bytes(bytes);
         }
-        Parcel::Other(Box::new(message))
+        Parcel::Other(Guarded(Some(Box::new(message))))
     }
 
     /// The message again; `None` if it was packed as another type.
@@ -63,8 +76,19 @@ impl Parcel {
                 let message = (&mut bytes as &mut dyn Any).downcast_mut::<Option<M>>();
                 message.and_then(Option::take)
             }
-            Parcel::Other(any) => any.downcast::<Option<M>>().ok().and_then(|message| *message),
+            Parcel::Other(mut guarded) => {
+                let message = guarded.0.take()?.downcast::<Option<M>>();
+                message.ok().and_then(|message| *message)
+            }
         }
+    }
+}
+
+/// Drops what a panic or a message carried; its drop is user code too, and may panic in turn.
+pub(super) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // A payload whose drop panics with such a payload again is given up.
+        std::mem::forget(again);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::context::{Hand, Verdict};
-use super::handle::Office;
+use super::handle::{Office, discard};
 use super::session::{Errand, Factory, Session};
 use crate::words::clock::Time;
 use crate::words::id::ConnId;
@@ -87,9 +87,11 @@ impl Job {
                 drop(hand);
                 let closed = catch_unwind(AssertUnwindSafe(|| session.close(&reason)));
                 let dropped = catch_unwind(AssertUnwindSafe(|| drop(session)));
-                let panicked = closed.is_err() || dropped.is_err();
-                closed.unwrap_or_else(discard);
-                dropped.unwrap_or_else(discard);
+                // The handler's own error may stand in it.
+                let forgotten = catch_unwind(AssertUnwindSafe(|| drop(reason)));
+                let ends = [closed, dropped, forgotten];
+                let panicked = ends.iter().any(Result::is_err);
+                ends.into_iter().for_each(|end| end.unwrap_or_else(discard));
                 Rest::Closed { panicked }
             }
         };
@@ -120,10 +122,5 @@ fn serve(
     Rest::Served { session: Some(session), input, hand, panicked }
 }
 
-/// Drops what a panic carried; its drop is user code too, and may panic in turn.
-fn discard(payload: Box<dyn std::any::Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // A payload whose drop panics with such a payload again is given up.
-        std::mem::forget(again);
-    }
-}
+#[cfg(test)]
+mod tests;
