@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::{Context, Hand};
+use super::context::{Context, Hand, Verdict};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
@@ -107,6 +107,10 @@ where
         if errand.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
+            if matches!(hand.verdict, Verdict::Close(Cause::Closed)) {
+                // Its doing, but the operator's wish.
+                hand.verdict = Verdict::Close(Cause::Drained);
+            }
         }
         Ok(())
     }

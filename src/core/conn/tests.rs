@@ -287,7 +287,7 @@ impl Rig {
                 return self.conn.keep_partial(input);
             }
         }
-        let expected = (self.input.1..).map(|place| byte(place));
+        let expected = (self.input.1..).map(byte);
         assert!(input.iter().copied().eq(expected.take(input.len())), "input in order, once");
         let taken = self.conn.take_session(id(), Box::default(), &self.limits);
         let (session, hand, errand) = taken.expect("the session is at rest");
@@ -314,7 +314,7 @@ impl Rig {
             return false;
         }
         self.peer.incoming -= count;
-        let bytes = (self.input.0..self.input.0 + count).map(|place| byte(place));
+        let bytes = (self.input.0..self.input.0 + count).map(byte);
         input.extend(bytes);
         self.input.0 += count;
         self.conn.handle_received(count < room);

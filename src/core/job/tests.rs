@@ -155,6 +155,19 @@ fn more_output_than_is_allowed_aborts_whatever_the_handler_answers() {
 }
 
 #[test]
+fn who_closes_when_asked_to_drain_was_drained() {
+    let drain = |input: &[u8]| {
+        let handler = |_| Obedient { log: Arc::default(), panics_in_drop: false };
+        let factory = Arc::new(Maker { codec: Raw, handler });
+        let mut job = job(Task::Open(factory), input, hand(Verdict::Open));
+        job.errand.drain = true;
+        run(job).2.verdict
+    };
+    assert!(matches!(drain(b""), Verdict::Close(Cause::Drained)));
+    assert!(matches!(drain(b"close"), Verdict::Close(Cause::Closed)), "it had closed before");
+}
+
+#[test]
 fn a_factory_that_panics_leaves_no_session() {
     let handler = |_| -> Obedient { panic!("no handler today") };
     let factory = Arc::new(Maker { codec: Raw, handler });
