@@ -29,6 +29,8 @@ pub(crate) trait Session: Send {
 pub(crate) struct Errand {
     pub(crate) open: bool,
     pub(crate) parcels: Vec<Parcel>,
+    /// Another thread closed the connection after what it had sent.
+    pub(crate) close: bool,
     pub(crate) eof: bool,
     pub(crate) drained: bool,
     pub(crate) drain: bool,
@@ -82,6 +84,9 @@ where
         }
         for parcel in errand.parcels {
             send(codec, parcel, hand)?;
+        }
+        if errand.close {
+            hand.close(Cause::Closed);
         }
         while hand.reads() {
             let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;

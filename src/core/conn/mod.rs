@@ -98,6 +98,8 @@ impl std::fmt::Debug for Seat {
 #[derive(Debug, Default)]
 struct Inbox {
     parcels: Vec<Parcel>,
+    /// To be closed once the parcels are encoded.
+    close: bool,
     drained: bool,
     drain: bool,
 }
@@ -273,6 +275,7 @@ impl Connection {
         let errand = Errand {
             open: false,
             parcels: inbox.parcels,
+            close: inbox.close,
             eof: std::mem::take(&mut self.flags.eof),
             drained: inbox.drained,
             drain: inbox.drain,
@@ -369,11 +372,20 @@ impl Connection {
         if let Some(gate) = &self.gate {
             gate.taken(cost);
         }
-        if self.flags.dead || self.send != SendHalf::Open {
+        let closing = self.inbox.as_ref().is_some_and(|inbox| inbox.close);
+        if self.flags.dead || self.send != SendHalf::Open || closing {
             return false;
         }
         self.inbox_mut().parcels.push(parcel);
         true
+    }
+
+    /// Another thread closes the connection: after what it has sent, which may still wait here.
+    pub(crate) fn handle_close(&mut self) {
+        match &mut self.inbox {
+            Some(inbox) if !inbox.parcels.is_empty() => inbox.close = true,
+            Some(_) | None => self.close(Cause::Closed),
+        }
     }
 
     /// The server drains: the session is to be asked to come to an end.

@@ -44,7 +44,7 @@ impl<K: Kernel> Reactor<K> {
                     conn.handle_parcel(parcel, cost);
                 });
             }
-            Command::Close(id) => self.with(id, |conn| conn.close(Cause::Closed)),
+            Command::Close(id) => self.with(id, Connection::handle_close),
             Command::Abort(id) => self.with(id, |conn| conn.abort(Cause::Aborted)),
         }
     }
