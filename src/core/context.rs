@@ -24,6 +24,8 @@ pub(crate) struct Hand {
     pub(crate) verdict: Verdict,
     /// Output that was queued before this job.
     pub(crate) queued_bytes: usize,
+    /// What the gate counts for the messages that this job encodes.
+    pub(crate) posted_bytes: usize,
     pub(crate) send_max_bytes: usize,
 }
 

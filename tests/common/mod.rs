@@ -71,8 +71,12 @@ pub(crate) fn builder() -> Builder {
 
 /// A client whose calls end.
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&addr, PATIENCE).expect("the server listens");
-    prepare(stream)
+    try_connect(addr).expect("the server listens")
+}
+
+/// The same to a server that may be gone, or end the connection as soon as it begins.
+pub(crate) fn try_connect(addr: SocketAddr) -> std::io::Result<TcpStream> {
+    TcpStream::connect_timeout(&addr, PATIENCE).map(prepare)
 }
 
 /// A client that has little room: its system takes a few kilobytes and no more.

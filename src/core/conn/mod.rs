@@ -98,6 +98,8 @@ impl std::fmt::Debug for Seat {
 #[derive(Debug, Default)]
 struct Inbox {
     parcels: Vec<Parcel>,
+    /// What the gate counts for them.
+    posted_bytes: usize,
     /// To be closed once the parcels are encoded.
     close: bool,
     drained: bool,
@@ -280,7 +282,8 @@ impl Connection {
             drained: inbox.drained,
             drain: inbox.drain,
         };
-        Some((session, self.hand(id, outbox, limits), errand))
+        let hand = Hand { posted_bytes: inbox.posted_bytes, ..self.hand(id, outbox, limits) };
+        Some((session, hand, errand))
     }
 
     /// What user code gets of this connection.
@@ -292,6 +295,7 @@ impl Connection {
             gate: self.gate.take(),
             verdict: Verdict::Open,
             queued_bytes: self.queued_bytes(),
+            posted_bytes: 0,
             send_max_bytes: limits.send_max_bytes,
         }
     }
@@ -301,10 +305,11 @@ impl Connection {
         &mut self,
         session: Option<Box<dyn Session>>,
         hand: Hand,
+        limits: &Limits,
     ) -> Option<Box<Outbox>> {
         debug_assert!(self.is_out());
         self.session = session.map_or(Seat::None, Seat::Rest);
-        let Hand { mut outbox, gate, verdict, .. } = hand;
+        let Hand { mut outbox, gate, verdict, posted_bytes, .. } = hand;
         self.gate = gate;
         // Of a dead connection it is kept as well: to be counted as unsent.
         let spare = if outbox.is_empty() || self.send == SendHalf::Closed {
@@ -317,6 +322,10 @@ impl Connection {
             self.outbox = Some(outbox);
             None
         };
+        self.queue_grew(limits);
+        if let Some(gate) = &self.gate {
+            gate.taken(posted_bytes);
+        }
         self.obey(verdict);
         self.flags.opening = false;
         if self.flags.dead {
@@ -352,15 +361,23 @@ impl Connection {
     /// The system took no more output.
     pub(crate) fn handle_write_blocked(&mut self, now: Time, limits: &Limits) {
         self.flags.write_blocked = true;
-        let queued = self.queued_bytes();
-        if queued >= limits.send_high_bytes {
-            self.flags.choked = true;
-        }
+        self.queue_grew(limits);
         if self.deadline == Time::NEVER {
             self.deadline = now + limits.write_stall;
         }
         if let Some(outbox) = &mut self.outbox {
             outbox.compact();
+        }
+    }
+
+    /// There may be more output queued than before, and the system takes none of it now.
+    fn queue_grew(&mut self, limits: &Limits) {
+        if !self.flags.write_blocked {
+            return;
+        }
+        let queued = self.queued_bytes();
+        if queued >= limits.send_high_bytes {
+            self.flags.choked = true;
         }
         if let Some(gate) = &self.gate {
             gate.publish_unsent(queued);
@@ -369,14 +386,14 @@ impl Connection {
 
     /// Another thread sent a message; false if the connection takes no more.
     pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
-        if let Some(gate) = &self.gate {
-            gate.taken(cost);
-        }
         let closing = self.inbox.as_ref().is_some_and(|inbox| inbox.close);
         if self.flags.dead || self.send != SendHalf::Open || closing {
             return false;
         }
-        self.inbox_mut().parcels.push(parcel);
+        let inbox = self.inbox_mut();
+        inbox.parcels.push(parcel);
+        // Counted at the gate until it is encoded and counts as queued output.
+        inbox.posted_bytes += cost;
         true
     }
 

@@ -60,6 +60,7 @@ impl<K: Kernel> Reactor<K> {
             gate: None,
             verdict: Verdict::Open,
             queued_bytes: 0,
+            posted_bytes: 0,
             send_max_bytes: 0,
         };
         let errand = Errand::default();
