@@ -34,6 +34,7 @@ impl Connection {
             self.send = SendHalf::Finishing;
             let by_peer = self.recv == RecvHalf::Finished;
             self.because(if by_peer { Cause::PeerFinished } else { Cause::Closed });
+            self.shut_gate();
         }
     }
 
@@ -131,9 +132,13 @@ impl Connection {
         self.cause.get_or_insert_with(|| Box::new(cause));
     }
 
+    /// Tells handles how far the end has come; nothing while the gate is out with the session.
     pub(super) fn shut_gate(&mut self) {
-        if let Some(gate) = &self.gate {
+        let Some(gate) = &self.gate else { return };
+        if self.flags.dead {
             gate.shut();
+        } else if self.send != SendHalf::Open {
+            gate.finish();
         }
     }
 

@@ -328,9 +328,8 @@ impl Connection {
         }
         self.obey(verdict);
         self.flags.opening = false;
-        if self.flags.dead {
-            self.shut_gate();
-        }
+        // It was with the session when the connection finished or ended.
+        self.shut_gate();
         self.end_if_over();
         spare
     }
@@ -388,6 +387,9 @@ impl Connection {
     pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
         let closing = self.inbox.as_ref().is_some_and(|inbox| inbox.close);
         if self.flags.dead || self.send != SendHalf::Open || closing {
+            if let Some(gate) = &self.gate {
+                gate.taken(cost);
+            }
             return false;
         }
         let inbox = self.inbox_mut();
