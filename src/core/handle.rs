@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::words::id::ConnId;
 use crate::words::sync::Arc;
-use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// What each queued message costs beside its bytes, so that empty ones are bounded too.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
@@ -112,11 +112,10 @@ impl fmt::Debug for Parcel {
 /// Made when the first handle is asked for; a connection without handles has none.
 pub(crate) struct Gate {
     id: ConnId,
-    /// Store (Release) by the reactor when the connection ends, load (Acquire) by handles. A
-    /// message that slips through just before is dropped by the reactor: its id is stale then.
-    open: AtomicBool,
-    /// The same for messages alone: our side of the connection may finish before it ends.
-    takes: AtomicBool,
+    /// `OPEN`, `FINISHED` or `ENDED`; it only grows. Written (Release) by the reactor, and by
+    /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
+    /// dropped by the reactor.
+    state: AtomicU8,
     /// Cost of messages sent through handles and not yet encoded. A counter and nothing more: it
     /// orders no other memory, hence Relaxed everywhere.
     posted: AtomicUsize,
@@ -126,12 +125,16 @@ pub(crate) struct Gate {
     post: Arc<dyn Post>,
 }
 
+const OPEN: u8 = 0;
+/// Our side has finished: nothing more is sent.
+const FINISHED: u8 = 1;
+const ENDED: u8 = 2;
+
 impl Gate {
     pub(crate) fn new(id: ConnId, max: usize, post: Arc<dyn Post>) -> Self {
         Gate {
             id,
-            open: AtomicBool::new(true),
-            takes: AtomicBool::new(true),
+            state: AtomicU8::new(OPEN),
             posted: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
             max,
@@ -149,15 +152,14 @@ impl Gate {
         self.unsent.store(bytes, Ordering::Relaxed);
     }
 
-    /// Our side has finished: no further message is taken.
+    /// The connection takes no more messages.
     pub(crate) fn finish(&self) {
-        self.takes.store(false, Ordering::Release);
+        self.state.fetch_max(FINISHED, Ordering::Release);
     }
 
     /// The connection has ended.
     pub(crate) fn shut(&self) {
-        self.finish();
-        self.open.store(false, Ordering::Release);
+        self.state.store(ENDED, Ordering::Release);
     }
 
     fn queued(&self) -> usize {
@@ -206,7 +208,7 @@ impl<M: Send + 'static> Handle<M> {
     /// Whether the connection was still open a moment ago.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.gate.open.load(Ordering::Acquire)
+        self.gate.state.load(Ordering::Acquire) != ENDED
     }
 
     /// Output that waits for the connection, in bytes; each message that was sent through a handle
@@ -222,10 +224,10 @@ impl<M: Send + 'static> Handle<M> {
     ///
     /// # Errors
     /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, [`TrySendError::Gone`]
-    /// if the connection has ended or our side of it has finished. Both give the message back.
+    /// if the connection has ended, or our side of it has. Both give the message back.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
         let message = message.into();
-        if !self.gate.takes.load(Ordering::Acquire) {
+        if self.gate.state.load(Ordering::Acquire) != OPEN {
             return Err(TrySendError::Gone(message));
         }
         let cost = weight(&message) + MESSAGE_OVERHEAD_BYTES;
@@ -240,6 +242,7 @@ impl<M: Send + 'static> Handle<M> {
     /// Closes the connection after what was sent. Nothing happens if it has ended.
     pub fn close(&self) {
         if self.is_open() {
+            self.gate.finish();
             self.gate.post.command(Command::Close(self.gate.id));
         }
     }
@@ -278,7 +281,7 @@ pub enum TrySendError<M> {
         /// The limit: `send_max_bytes`.
         max_bytes: usize,
     },
-    /// The connection has ended, or our side of it has finished.
+    /// The connection has ended, or takes no more output.
     Gone(M),
 }
 

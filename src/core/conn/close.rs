@@ -112,6 +112,11 @@ impl Connection {
         }
     }
 
+    /// Output has waited for as long as it may; whether there is no room at all is not known yet.
+    pub(crate) fn seems_stalled(&self, now: Time) -> bool {
+        now >= self.deadline && self.outbox.is_some() && !self.flags.dead
+    }
+
     /// The wheel says that `deadline` may have come. True if it has.
     pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
         if now < self.deadline || self.flags.dead {

@@ -43,6 +43,17 @@ impl Handler for Obedient {
         Ok(())
     }
 
+    fn on_drained(&mut self, _: &mut Context<'_>) -> Outcome {
+        self.note("drained");
+        Ok(())
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.note("eof");
+        cx.finish();
+        Ok(())
+    }
+
     fn on_close(&mut self, reason: &CloseReason) {
         self.note(reason.cause().label());
         assert!(!matches!(reason.cause(), Cause::Overflow), "told to panic by this cause");
@@ -165,6 +176,22 @@ fn who_closes_when_asked_to_drain_was_drained() {
     };
     assert!(matches!(drain(b""), Verdict::Close(Cause::Drained)));
     assert!(matches!(drain(b"close"), Verdict::Close(Cause::Closed)), "it had closed before");
+}
+
+#[test]
+fn room_for_output_is_told_before_the_end_of_input_and_not_after_a_finish() {
+    for (verdict, expected) in [
+        (Verdict::Open, &["open 9", "drained", "eof"][..]),
+        (Verdict::Finish, &["open 9", "eof"][..]),
+    ] {
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let seen = Arc::clone(&log);
+        let handler = move |_| Obedient { log: Arc::clone(&seen), panics_in_drop: false };
+        let mut job = job(Task::Open(Arc::new(Maker { codec: Raw, handler })), b"", hand(verdict));
+        (job.errand.eof, job.errand.drained) = (true, true);
+        assert!(matches!(run(job).2.verdict, Verdict::Finish));
+        assert_eq!(*log.lock().expect("no panic under the lock"), expected);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 pub(crate) use accept::{Door, Newcomer};
 
+use self::stream::May;
 use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
@@ -318,6 +319,13 @@ impl<K: Kernel> Reactor<K> {
         for id in due.drain(..) {
             let Some(entry) = self.table.get_mut(id) else { continue };
             *entry.conn.timer_mut() = None;
+            if entry.conn.seems_stalled(self.now) {
+                // The system tells of room only once there is plenty. A peer that takes a little
+                // now and then has made some: what is written into it moves the deadline on.
+                entry.conn.handle_writable();
+                self.advance(id, May::Queue);
+            }
+            let Some(entry) = self.table.get_mut(id) else { continue };
             if entry.conn.handle_timeout(self.now) {
                 self.doomed.push(id);
             } else {
