@@ -5,12 +5,13 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::size_of;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
 use crate::words::id::ConnId;
 use crate::words::sync::Arc;
-use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 /// What each queued message costs beside its bytes, so that empty ones are bounded too.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
@@ -41,7 +42,19 @@ pub(crate) trait Office {
 /// A message on its way to its codec, its type forgotten.
 pub(crate) enum Parcel {
     Bytes(Bytes),
-    Other(Box<dyn Any + Send>),
+    Other(Guarded),
+}
+
+/// A message whose drop may panic and harms nobody: it is user code, but one that is not wanted
+/// any more is dropped wherever it happens to be.
+pub(crate) struct Guarded(Option<Box<dyn Any + Send>>);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(message) = self.0.take() {
+            discard(message);
+        }
+    }
 }
 
 impl Parcel {
@@ -52,7 +65,7 @@ impl Parcel {
         if let Some(bytes) = as_bytes.and_then(Option::take) {
             return Parcel::Bytes(bytes);
         }
-        Parcel::Other(Box::new(message))
+        Parcel::Other(Guarded(Some(Box::new(message))))
     }
 
     /// The message again; `None` if it was packed as another type.
@@ -63,8 +76,19 @@ impl Parcel {
                 let message = (&mut bytes as &mut dyn Any).downcast_mut::<Option<M>>();
                 message.and_then(Option::take)
             }
-            Parcel::Other(any) => any.downcast::<Option<M>>().ok().and_then(|message| *message),
+            Parcel::Other(mut guarded) => {
+                let message = guarded.0.take()?.downcast::<Option<M>>();
+                message.ok().and_then(|message| *message)
+            }
         }
+    }
+}
+
+/// Drops what a panic or a message carried; its drop is user code too, and may panic in turn.
+pub(super) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // A payload whose drop panics with such a payload again is given up.
+        std::mem::forget(again);
     }
 }
 
@@ -88,11 +112,10 @@ impl fmt::Debug for Parcel {
 /// Made when the first handle is asked for; a connection without handles has none.
 pub(crate) struct Gate {
     id: ConnId,
-    /// Store (Release) by the reactor when the connection ends, load (Acquire) by handles. A
-    /// message that slips through just before is dropped by the reactor: its id is stale then.
-    open: AtomicBool,
-    /// The same for messages alone: our side of the connection may finish before it ends.
-    takes: AtomicBool,
+    /// `OPEN`, `FINISHED` or `ENDED`; it only grows. Written (Release) by the reactor, and by
+    /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
+    /// dropped by the reactor.
+    state: AtomicU8,
     /// Cost of messages sent through handles and not yet encoded. A counter and nothing more: it
     /// orders no other memory, hence Relaxed everywhere.
     posted: AtomicUsize,
@@ -102,12 +125,16 @@ pub(crate) struct Gate {
     post: Arc<dyn Post>,
 }
 
+const OPEN: u8 = 0;
+/// Our side has finished: nothing more is sent.
+const FINISHED: u8 = 1;
+const ENDED: u8 = 2;
+
 impl Gate {
     pub(crate) fn new(id: ConnId, max: usize, post: Arc<dyn Post>) -> Self {
         Gate {
             id,
-            open: AtomicBool::new(true),
-            takes: AtomicBool::new(true),
+            state: AtomicU8::new(OPEN),
             posted: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
             max,
@@ -125,15 +152,14 @@ impl Gate {
         self.unsent.store(bytes, Ordering::Relaxed);
     }
 
-    /// Our side has finished: no further message is taken.
+    /// The connection takes no more messages.
     pub(crate) fn finish(&self) {
-        self.takes.store(false, Ordering::Release);
+        self.state.fetch_max(FINISHED, Ordering::Release);
     }
 
     /// The connection has ended.
     pub(crate) fn shut(&self) {
-        self.finish();
-        self.open.store(false, Ordering::Release);
+        self.state.store(ENDED, Ordering::Release);
     }
 
     fn queued(&self) -> usize {
@@ -182,7 +208,7 @@ impl<M: Send + 'static> Handle<M> {
     /// Whether the connection was still open a moment ago.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.gate.open.load(Ordering::Acquire)
+        self.gate.state.load(Ordering::Acquire) != ENDED
     }
 
     /// Output that waits for the connection, in bytes; each message that was sent through a handle
@@ -198,10 +224,10 @@ impl<M: Send + 'static> Handle<M> {
     ///
     /// # Errors
     /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, [`TrySendError::Gone`]
-    /// if the connection has ended or our side of it has finished. Both give the message back.
+    /// if the connection has ended, or our side of it has. Both give the message back.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
         let message = message.into();
-        if !self.gate.takes.load(Ordering::Acquire) {
+        if self.gate.state.load(Ordering::Acquire) != OPEN {
             return Err(TrySendError::Gone(message));
         }
         let cost = weight(&message) + MESSAGE_OVERHEAD_BYTES;
@@ -216,6 +242,7 @@ impl<M: Send + 'static> Handle<M> {
     /// Closes the connection after what was sent. Nothing happens if it has ended.
     pub fn close(&self) {
         if self.is_open() {
+            self.gate.finish();
             self.gate.post.command(Command::Close(self.gate.id));
         }
     }
@@ -254,7 +281,7 @@ pub enum TrySendError<M> {
         /// The limit: `send_max_bytes`.
         max_bytes: usize,
     },
-    /// The connection has ended, or our side of it has finished.
+    /// The connection has ended, or takes no more output.
     Gone(M),
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::context::{Hand, Verdict};
-use super::handle::Office;
+use super::handle::{Office, discard};
 use super::session::{Errand, Factory, Session};
 use crate::words::clock::Time;
 use crate::words::reason::{Cause, CloseReason};
@@ -91,7 +91,7 @@ impl Job {
                     Task::Open(factory) => self.open(&*factory, office),
                     Task::Close(reason) => {
                         closed = true;
-                        self.session.take().is_some_and(|session| close(session, &reason))
+                        self.session.take().is_some_and(|session| close(session, reason))
                     }
                     Task::Serve => false,
                 }
@@ -143,19 +143,16 @@ impl Job {
 }
 
 /// The last call of a session, and its drop. True if one of them panicked.
-fn close(mut session: Box<dyn Session>, reason: &CloseReason) -> bool {
-    let closed = catch_unwind(AssertUnwindSafe(|| session.close(reason)));
+fn close(mut session: Box<dyn Session>, reason: CloseReason) -> bool {
+    let closed = catch_unwind(AssertUnwindSafe(|| session.close(&reason)));
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(session)));
-    let panicked = closed.is_err() || dropped.is_err();
-    closed.unwrap_or_else(discard);
-    dropped.unwrap_or_else(discard);
+    // The handler's own error may stand in it.
+    let forgotten = catch_unwind(AssertUnwindSafe(|| drop(reason)));
+    let ends = [closed, dropped, forgotten];
+    let panicked = ends.iter().any(Result::is_err);
+    ends.into_iter().for_each(|end| end.unwrap_or_else(discard));
     panicked
 }
 
-/// Drops what a panic carried; its drop is user code too, and may panic in turn.
-fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // A payload whose drop panics with such a payload again is given up.
-        std::mem::forget(again);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::{Context, Hand};
+use super::context::{Context, Hand, Verdict};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
@@ -37,8 +37,8 @@ impl fmt::Debug for dyn Session {
 pub(crate) struct Errand {
     pub(crate) open: bool,
     pub(crate) parcels: Vec<Parcel>,
-    pub(crate) eof: bool,
     pub(crate) drained: bool,
+    pub(crate) eof: bool,
     pub(crate) drain: bool,
 }
 
@@ -97,16 +97,21 @@ where
             let mut cx = Context::new(hand, codec, office);
             handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
         }
-        if errand.eof && hand.reads() {
-            end_of_input(codec, handler, input, hand, office)?;
-        }
+        // Before the end of input, at which most handlers finish: then room is of no use.
         if errand.drained && hand.is_open() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
         }
+        if errand.eof && hand.reads() {
+            end_of_input(codec, handler, input, hand, office)?;
+        }
         if errand.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
+            if matches!(hand.verdict, Verdict::Close(Cause::Closed)) {
+                // Its doing, but the operator's wish.
+                hand.verdict = Verdict::Close(Cause::Drained);
+            }
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Whether output has waited for as long as it may, as far as is known.
+    /// Output has waited for as long as it may; whether there is no room at all is not known yet.
     pub(crate) fn seems_stalled(&self, now: Time) -> bool {
         now >= self.deadline && self.outbox.is_some() && !self.flags.dead
     }

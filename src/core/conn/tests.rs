@@ -66,6 +66,11 @@ pub(super) struct Out {
     pub(super) input: BytesMut,
 }
 
+/// The byte at a place of a stream.
+fn byte(place: usize) -> u8 {
+    (place % 251).to_le_bytes()[0]
+}
+
 /// One connection and the engine around it.
 pub(super) struct Rig {
     pub(super) conn: Connection,
@@ -81,8 +86,7 @@ pub(super) struct Rig {
     pub(super) crossings: (usize, usize),
     pub(super) drained_seen: usize,
     pub(super) eofs_seen: usize,
-    /// Input bytes that were read, and those of them that a job has used up. The byte at place `n`
-    /// of the input is `n` modulo 251.
+    /// Input bytes that were read, and those of them that a job has used up. See [`byte`].
     pub(super) input: (usize, usize),
     cause: Option<&'static str>,
     stall: Time,
@@ -285,7 +289,7 @@ impl Rig {
                 return self.conn.keep_partial(input);
             }
         }
-        let expected = (self.input.1..).map(|place| (place % 251) as u8);
+        let expected = (self.input.1..).map(byte);
         assert!(input.iter().copied().eq(expected.take(input.len())), "input in order, once");
         let mut hand = Hand::blank();
         let taken = self.conn.take_session(id(), &mut hand, &self.limits);
@@ -313,7 +317,7 @@ impl Rig {
             return false;
         }
         self.peer.incoming -= count;
-        let bytes = (self.input.0..self.input.0 + count).map(|place| (place % 251) as u8);
+        let bytes = (self.input.0..self.input.0 + count).map(byte);
         input.extend(bytes);
         self.input.0 += count;
         self.conn.handle_received(count < room);

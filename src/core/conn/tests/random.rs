@@ -72,7 +72,7 @@ fn finish_job(rig: &mut Rig, put: usize, keep: usize, end: End) {
             out.hand.close(Cause::Closed);
         }
         if out.hand.is_open() {
-            let bytes: Vec<u8> = (from..from + put).map(|place| (place % 241) as u8).collect();
+            let bytes: Vec<u8> = (from..from + put).map(byte).collect();
             out.hand.outbox.put_slice(&bytes);
         }
         match end {
