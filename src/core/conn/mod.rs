@@ -298,6 +298,7 @@ impl Connection {
         &mut self,
         session: Option<Box<dyn Session>>,
         hand: Hand,
+        limits: &Limits,
     ) -> Option<Box<Outbox>> {
         debug_assert!(self.is_out());
         self.session = session.map_or(Seat::None, Seat::Rest);
@@ -314,6 +315,8 @@ impl Connection {
             self.outbox = Some(outbox);
             None
         };
+        // Here too, since nothing is written while the system takes no more.
+        self.flags.choked |= self.queued_bytes() >= limits.send_high_bytes;
         self.obey(verdict);
         self.flags.opening = false;
         if self.flags.dead {

@@ -50,7 +50,7 @@ impl<K: Kernel> Reactor<K> {
             return;
         };
         let leased = std::mem::take(&mut entry.leased);
-        let spare = entry.conn.handle_done(session, hand);
+        let spare = entry.conn.handle_done(session, hand, &self.common.limits);
         let used = if leased || input.len() < entry.given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
