@@ -32,8 +32,7 @@ impl Connection {
     fn finish(&mut self) {
         if self.send == SendHalf::Open {
             self.send = SendHalf::Finishing;
-            let by_peer = self.recv == RecvHalf::Finished;
-            self.because(if by_peer { Cause::PeerFinished } else { Cause::Closed });
+            self.flags.peer_first = self.recv == RecvHalf::Finished;
         }
     }
 
@@ -104,7 +103,7 @@ impl Connection {
             && !flags.eof
             && !self.is_out();
         if over && !flags.dead {
-            self.die(Cause::Closed);
+            self.die(if flags.peer_first { Cause::PeerFinished } else { Cause::Closed });
         }
     }
 

@@ -120,6 +120,8 @@ struct Flags {
     eof: bool,
     /// Queued output reached the high watermark and has not fallen to the low one.
     choked: bool,
+    /// The peer had finished when we did.
+    peer_first: bool,
     /// Input is read only to be thrown away.
     discarding: bool,
     /// The socket is to be closed, or is.
