@@ -34,7 +34,7 @@ pub struct Builder {
 }
 
 /// Threads that the pool may grow to unless `workers_max` says otherwise.
-const WORKERS_MAX: usize = 64;
+const WORKERS_MAX: usize = 512;
 /// How many listeners a server may have: their numbers are 16 bits wide.
 const LISTENERS_MAX: usize = 1 << 10;
 
@@ -96,7 +96,7 @@ impl Builder {
     }
 
     /// How many workers there may be while handlers block; they come as needed and leave after
-    /// 10 s without work. Default: 64. Range: `workers` to 65,536.
+    /// 10 s without work. Default: 512. Range: `workers` to 65,536.
     #[must_use]
     pub fn workers_max(mut self, count: usize) -> Self {
         self.threads.workers_max = count;
