@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::io::{self, BufRead, Write};
-use std::os::fd::AsRawFd;
 use std::process::{self, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use switchboard::{Context, Control, Handler, Outcome, Placement, Raw, Report, handler_fn};
+use switchboard::{
+    CloseReason, Context, Control, Handler, Outcome, Placement, Raw, Report, SendError, handler_fn,
+};
 
 use crate::server::Server;
 
@@ -26,14 +26,13 @@ pub(crate) const FLOOD_BYTES: usize = 300_000;
 struct Barrier {
     open: Mutex<bool>,
     moved: Condvar,
-    /// Relaxed: it is only asked whether any handler has come here, nothing else depends on it.
-    reached: AtomicBool,
 }
 
 /// Does what the first word of its input says.
 struct Servant {
     barrier: Arc<Barrier>,
     panics_when_dropped: bool,
+    panics_when_closed: bool,
 }
 
 /// A value whose drop panics.
@@ -54,7 +53,12 @@ impl Handler for Servant {
                 self.panics_when_dropped = true;
                 cx.close();
             }
+            b"close" => {
+                self.panics_when_closed = true;
+                cx.close();
+            }
             b"block" => self.barrier.pass(),
+            b"spin" => self.barrier.spin(),
             b"release" => self.barrier.open(),
             b"spawn" => cx.send(descriptors_of_a_child()?)?,
             // The input that follows is never read by us.
@@ -65,10 +69,14 @@ impl Handler for Servant {
             }
             _ => {}
         }
-        Ok(cx.send(&b"done"[..]).or_else(|error| match error {
-            switchboard::SendError::Closing => Ok(()),
-            error => Err(error),
-        })?)
+        match cx.send(&b"done"[..]) {
+            Ok(()) | Err(SendError::Closing) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn on_close(&mut self, _: &CloseReason) {
+        assert!(!self.panics_when_closed, "as asked, in the last call of a handler");
     }
 }
 
@@ -80,11 +88,17 @@ impl Drop for Servant {
 
 impl Barrier {
     fn pass(&self) {
-        self.reached.store(true, Ordering::Relaxed);
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody is kept for ever, should the test fail.
         let patience = Duration::from_secs(60);
         drop(self.moved.wait_timeout_while(open, patience, |open| !*open));
+    }
+
+    /// Waits as the worst handlers do.
+    fn spin(&self) {
+        while !*self.open.lock().unwrap_or_else(PoisonError::into_inner) {
+            std::hint::spin_loop();
+        }
     }
 
     fn open(&self) {
@@ -130,12 +144,19 @@ fn serve(settings: &str) {
         .listen("127.0.0.1:0", Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
         .listen("127.0.0.1:0", Raw::new(), {
             let barrier = Arc::clone(&barrier);
-            move |_| Servant { barrier: Arc::clone(&barrier), panics_when_dropped: false }
+            move |_| Servant {
+                barrier: Arc::clone(&barrier),
+                panics_when_dropped: false,
+                panics_when_closed: false,
+            }
+        })
+        .listen("127.0.0.1:0", Raw::new(), |peer| -> Servant {
+            panic!("as asked, for {peer}, before there is a handler")
         })
         .start()
         .expect("the server starts");
     let addrs = server.local_addrs();
-    say(&format!("ready {} {} {}", process::id(), addrs[0], addrs[1]));
+    say(&format!("ready {} {} {} {}", process::id(), addrs[0], addrs[1], addrs[2]));
     let control = server.control();
     let listener = thread::spawn(move || obey(&control));
     let report = server.wait().expect("the server goes on until it is stopped");
@@ -209,9 +230,8 @@ fn a_server_process_serves_and_ends_in_order() {
         }
         return;
     }
-    let mut server = Server::start("");
+    let server = Server::start("");
     assert!(server.echoes(b"hello"));
     let report = server.stop();
     assert_eq!((report["opened"], report["ended"], report["stuck"]), (1, 1, 0));
-    assert!(io::stdin().as_raw_fd() == 0);
 }

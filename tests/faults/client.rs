@@ -27,10 +27,10 @@ pub(crate) fn connect_many(addr: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| connect(addr).expect("the server listens")).collect()
 }
 
-/// A client with a small receive buffer and small segments.
-pub(crate) fn connect_small(addr: SocketAddr) -> TcpStream {
+/// A client that has room for few bytes, and takes them in small segments.
+pub(crate) fn connect_small(addr: SocketAddr, recv_buffer_bytes: usize) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(2048).expect("an option");
+    socket.set_recv_buffer_size(recv_buffer_bytes).expect("an option");
     socket.set_tcp_mss(536).expect("an option");
     socket.connect(&addr.into()).expect("the server listens");
     let stream = TcpStream::from(socket);
@@ -153,5 +153,6 @@ pub(crate) fn push(clients: &mut [TcpStream], max_bytes: usize) -> Vec<usize> {
 
 /// Bytes that tell where they belong.
 pub(crate) fn tagged(tag: usize, count: usize) -> Vec<u8> {
-    (0..count).map(|at| (at.wrapping_mul(31) ^ at >> 8 ^ tag.wrapping_mul(131)) as u8).collect()
+    let mix = |at: usize| at.wrapping_mul(31) ^ (at >> 8) ^ tag.wrapping_mul(131);
+    (0..count).map(|at| mix(at).to_le_bytes()[0]).collect()
 }

@@ -120,7 +120,7 @@ fn resets_give_everything_back() {
         clients.into_iter().for_each(reset);
     }
     // And with much output pending.
-    let mut clients: Vec<_> = (0..10).map(|_| connect_small(server.addr)).collect();
+    let mut clients: Vec<_> = (0..10).map(|_| connect_small(server.addr, 2048)).collect();
     push(&mut clients, 300_000);
     clients.into_iter().for_each(reset);
     assert!(server.is_empty(), "{:?}", server.snapshot());

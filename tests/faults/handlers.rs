@@ -12,10 +12,12 @@ fn panics_cost_their_connection_only() {
     let before = descriptors(server.pid);
     let mut others = connect_many(server.addr, 50);
     for _ in 0..20 {
-        let mut clients = connect_many(server.orders, 9);
-        for (client, word) in clients.iter_mut().zip(["panic", "bomb", "drop"].iter().cycle()) {
+        let words = ["panic", "bomb", "drop", "close"];
+        let mut clients = connect_many(server.orders, 8);
+        for (client, word) in clients.iter_mut().zip(words.iter().cycle()) {
             client.write_all(word.as_bytes()).expect("the system takes it");
         }
+        clients.push(connect(server.broken).expect("the server listens"));
         assert_eq!(served(&mut others), 50, "the others go on");
         assert!(clients.iter_mut().all(ends), "the one that panicked is not closed");
     }
@@ -25,25 +27,35 @@ fn panics_cost_their_connection_only() {
     assert!(server.is_empty(), "{:?}", server.snapshot());
     assert_eq!(descriptors(server.pid), before);
     let report = server.stop();
-    assert_eq!(report["handler_panicked"], 120);
+    assert_eq!(report["handler_panicked"], 100);
+}
+
+/// `count` handlers do what `word` says until they are let go; the others do not notice.
+fn busy_handlers_leave_the_others_alone(word: &str, count: usize) {
+    let mut server = Server::start("");
+    let mut inside = connect_many(server.addr, 20);
+    let mut busy = connect_many(server.orders, count);
+    for client in &mut busy {
+        client.write_all(word.as_bytes()).expect("the system takes it");
+    }
+    for _ in 0..10 {
+        assert_eq!(served(&mut inside), 20, "{word}");
+        assert!(server.echoes(b"a fresh one"), "{word}");
+    }
+    assert!(server.snapshot()["take_overs"] > 0, "no handler was overtaken");
+    assert_eq!(order(server.orders, "release").expect("an answer"), b"done");
+    assert!(busy.iter_mut().all(|client| answered(client, b"done")), "{word}");
+    server.stop();
 }
 
 #[test]
 fn blocked_handlers_leave_the_others_alone() {
-    let mut server = Server::start("");
-    let mut inside = connect_many(server.addr, 20);
-    let mut blocked = connect_many(server.orders, 30);
-    for client in &mut blocked {
-        client.write_all(b"block").expect("the system takes it");
-    }
-    for _ in 0..10 {
-        assert_eq!(served(&mut inside), 20);
-        assert!(server.echoes(b"a fresh one"));
-    }
-    assert!(server.snapshot()["take_overs"] > 0, "no handler was overtaken");
-    assert_eq!(order(server.orders, "release").expect("an answer"), b"done");
-    assert!(blocked.iter_mut().all(|client| answered(client, b"done")));
-    server.stop();
+    busy_handlers_leave_the_others_alone("block", 120);
+}
+
+#[test]
+fn spinning_handlers_leave_the_others_alone() {
+    busy_handlers_leave_the_others_alone("spin", 4);
 }
 
 #[test]

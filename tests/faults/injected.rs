@@ -103,7 +103,7 @@ fn options_and_names_that_a_socket_refuses_cost_nothing() {
         return;
     }
     // A reset sets an option first.
-    let mut stuck: Vec<_> = (0..4).map(|_| connect_small(server.addr)).collect();
+    let mut stuck: Vec<_> = (0..4).map(|_| connect_small(server.addr, 2048)).collect();
     push(&mut stuck, 4 << 20);
     let mut clients = connect_many(server.addr, 20);
     assert_eq!(served(&mut clients), 20);
@@ -130,7 +130,7 @@ fn slow_system_calls_are_no_reason_to_give_anybody_up() {
     for _ in 0..3 {
         assert_eq!(served(&mut clients), 10);
     }
-    let mut slow = connect_small(server.addr);
+    let mut slow = connect_small(server.addr, 2048);
     let bytes = tagged(5, 60_000);
     slow.write_all(&bytes).expect("the system takes it");
     slow.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");

@@ -12,7 +12,7 @@ fn a_pause_longer_than_the_write_stall_loses_no_peer_that_reads() {
     let server = Server::start("write_stall_ms=1000");
     let mut clients = connect_many(server.addr, 20);
     assert_eq!(served(&mut clients), 20);
-    let mut slow: Vec<_> = (0..5).map(|_| connect_small(server.addr)).collect();
+    let mut slow: Vec<_> = (0..5).map(|_| connect_small(server.addr, 2048)).collect();
     let sent = push(&mut slow, 400_000);
     signal(server.pid, "STOP");
     for client in &mut clients {

@@ -7,8 +7,8 @@ use std::thread;
 
 use switchboard::{Raw, handler_fn};
 
-use crate::client::{connect, echoed, reset, tagged};
-use crate::process::{memory, raise_descriptor_limit, wait_for};
+use crate::client::{connect, connect_many, echoed, reset, served, tagged};
+use crate::process::{busy_share, memory, raise_descriptor_limit, wait_for};
 use crate::server::Server;
 
 #[test]
@@ -35,6 +35,22 @@ fn equal_rounds_of_churn_cost_no_more_memory() {
     }
     let growth = sizes[4].saturating_sub(sizes[1]);
     assert!(growth <= 2 << 20, "it grows by {growth} bytes: {sizes:?}");
+    server.stop();
+}
+
+#[test]
+fn idle_connections_cost_no_cpu() {
+    let mut server = Server::start("");
+    let mut clients = connect_many(server.addr, 200);
+    assert_eq!(served(&mut clients), 200);
+    // The first of these looks is over before the second one counts.
+    let before = server.snapshot()["turns"];
+    let busy = busy_share(server.pid);
+    let turns = server.snapshot()["turns"] - before;
+    assert!(busy < 0.05, "it is busy with {busy} of a core");
+    // One turn of each reactor to answer, and a few that the last clients left.
+    assert!(turns <= 10, "{turns} turns while nothing happens");
+    assert_eq!(server.snapshot()["held"], 0);
     server.stop();
 }
 

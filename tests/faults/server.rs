@@ -23,6 +23,8 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     /// Where it does as it is told: `panic`, `block`, ...
     pub(crate) orders: SocketAddr,
+    /// Where no handler can be made.
+    pub(crate) broken: SocketAddr,
 }
 
 impl Server {
@@ -73,6 +75,7 @@ impl Server {
             pid: words[0].parse().expect("a process"),
             addr: words[1].parse().expect("an address"),
             orders: words[2].parse().expect("an address"),
+            broken: words[3].parse().expect("an address"),
         }
     }
 

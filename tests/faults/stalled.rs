@@ -11,7 +11,7 @@ use crate::process::{busy_share, descriptors, memory, signal, sockets_in, wait_f
 use crate::server::Server;
 
 fn small_clients(server: &Server, count: usize) -> Vec<TcpStream> {
-    (0..count).map(|_| connect_small(server.addr)).collect()
+    (0..count).map(|_| connect_small(server.addr, 2048)).collect()
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn stuck_connections_with_news_pending_cost_no_cpu() {
 
 #[test]
 fn a_peer_that_takes_nothing_is_reset() {
-    let mut server = Server::start("write_stall_ms=700");
+    let mut server = Server::start("write_stall_ms=2000");
     let before = descriptors(server.pid);
     let mut clients = small_clients(&server, 20);
     push(&mut clients, 6 << 20);
