@@ -81,6 +81,11 @@ impl Connection {
         }
     }
 
+    /// Whether output has waited for too long, as far as is known.
+    pub(crate) fn is_stalled(&self, now: Time) -> bool {
+        now >= self.deadline && self.outbox.is_some() && !self.flags.dead
+    }
+
     /// The wheel says that `deadline` may have come. True if it has.
     pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
         if now < self.deadline || self.flags.dead {

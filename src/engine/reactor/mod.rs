@@ -304,6 +304,13 @@ impl<K: Kernel> Reactor<K> {
         for id in due.drain(..) {
             let Some(entry) = self.table.get_mut(id) else { continue };
             *entry.conn.timer_mut() = None;
+            if entry.conn.is_stalled(self.now) {
+                // News of room may be in an event that is still to come, or not worth one to the
+                // system: the last word has the system itself.
+                entry.conn.handle_writable();
+                self.advance(id, stream::May::Queue);
+            }
+            let Some(entry) = self.table.get_mut(id) else { continue };
             if entry.conn.handle_timeout(self.now) {
                 self.doomed.push(id);
             } else {
