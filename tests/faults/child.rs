@@ -136,6 +136,7 @@ fn serve(settings: &str) {
             "connections_max" => builder.limits(|l| l.connections_max = number),
             "write_stall_ms" => builder.limits(|l| l.write_stall = time),
             "linger_ms" => builder.limits(|l| l.linger = time),
+            "events_per_turn" => builder.limits(|l| l.events_per_turn = number),
             "send_max_bytes" => builder.limits(|l| l.send_max_bytes = number),
             _ => panic!("there is no setting {name}"),
         };

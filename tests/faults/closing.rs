@@ -9,7 +9,7 @@ use crate::client::{
     answered, connect, connect_many, connect_small, finish, push, read_to_end, reset, served,
     tagged,
 };
-use crate::process::{descriptors, sockets_in};
+use crate::process::{descriptors, sockets_in, wait_for};
 use crate::server::Server;
 
 #[test]
@@ -103,7 +103,7 @@ fn peers_that_vanish_under_a_reply_are_closed_once() {
         }
     }
     assert!(server.is_empty(), "{:?}", server.snapshot());
-    assert_eq!(descriptors(server.pid), before);
+    assert!(wait_for(|| descriptors(server.pid) == before));
     assert!(server.echoes(b"still there"));
     assert_eq!(server.stop()["opened"], 301);
 }
@@ -124,6 +124,6 @@ fn resets_give_everything_back() {
     push(&mut clients, 300_000);
     clients.into_iter().for_each(reset);
     assert!(server.is_empty(), "{:?}", server.snapshot());
-    assert_eq!(descriptors(server.pid), before);
+    assert!(wait_for(|| descriptors(server.pid) == before));
     server.stop();
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use crate::client::{answered, connect, connect_small, echoed, push, reset, served, tagged};
-use crate::process::now;
+use crate::process::{now, wait_for};
 use crate::server::Server;
 
 #[test]
@@ -101,9 +101,9 @@ fn reading_goes_on_after_back_pressure() {
     let mut server = Server::start("");
     let mut clients: Vec<_> = (0..4).map(|_| connect_small(server.addr, 64 << 10)).collect();
     // What we do not take back fills both buffers of the system, then the server's own queue.
-    let sent = push(&mut clients, 6 << 20);
-    let held = server.snapshot()["held"];
-    assert!(held >= 4 * (256 << 10), "there is no back-pressure: {held} bytes are held");
+    let sent = push(&mut clients, 16 << 20);
+    let is_stuck = || server.snapshot()["held"] >= 4 * (256 << 10);
+    assert!(wait_for(is_stuck), "there is no back-pressure: {:?}", server.snapshot());
     for (client, sent) in clients.iter_mut().zip(sent) {
         assert!(answered(client, &vec![b'p'; sent]));
     }
