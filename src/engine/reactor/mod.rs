@@ -210,7 +210,9 @@ impl<K: Kernel> Reactor<K> {
 
     /// How long the poll may block.
     fn patience(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.doomed.is_empty() || self.doors.iter().any(Door::wants) {
+        // Newcomers too: mail is also read after the accept phase, by a heavy reactor.
+        let waits = !self.ready.is_empty() || !self.doomed.is_empty() || !self.newcomers.is_empty();
+        if waits || self.doors.iter().any(Door::wants) {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
