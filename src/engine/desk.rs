@@ -27,10 +27,19 @@ pub(crate) enum Letter<K: Kernel> {
     Command(Command),
     /// A connection that another reactor accepted.
     Adopt(Newcomer<K>),
-    /// Descriptors or permits are free again: try to accept.
-    Retry,
+    /// Something that a door may wait for is free again: try to accept.
+    Retry(Freed),
     /// Something for the whole server.
     Order(Order),
+}
+
+/// What is free again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Freed {
+    /// A connection is gone: a permit, a descriptor, memory.
+    Connection,
+    /// A permit alone, that an accept did not need because it failed.
+    Permit,
 }
 
 /// What an operator asks of a server.
@@ -184,6 +193,16 @@ impl<K: Kernel> Common<K> {
 
     /// A connection is gone: its permit is free, and those who wait for one may try.
     pub(crate) fn release(&self, permit: Permit) {
+        self.free(permit, Freed::Connection);
+    }
+
+    /// An accept failed. That is no news for those who wait for descriptors: if it were, one that
+    /// failed for want of one would be tried again at once, for ever.
+    pub(crate) fn give_back(&self, permit: Permit) {
+        self.free(permit, Freed::Permit);
+    }
+
+    fn free(&self, permit: Permit, freed: Freed) {
         self.admission.release(permit);
         if self.starved_count.load(Ordering::SeqCst) == 0 {
             return;
@@ -191,7 +210,7 @@ impl<K: Kernel> Common<K> {
         for desk in self.desks() {
             if desk.starved.swap(false, Ordering::SeqCst) {
                 self.starved_count.fetch_sub(1, Ordering::SeqCst);
-                desk.mailbox.post(Letter::Retry);
+                desk.mailbox.post(Letter::Retry(freed));
             }
         }
     }

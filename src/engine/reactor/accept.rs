@@ -8,7 +8,7 @@ use crate::core::conn::Connection;
 use crate::core::job::{Job, Task};
 use crate::core::limits::Permit;
 use crate::core::session::{Errand, Factory};
-use crate::engine::desk::Letter;
+use crate::engine::desk::{Freed, Letter};
 use crate::sys::{AcceptFault, Kernel, classify_accept};
 use crate::words::clock::Time;
 use crate::words::config::Placement;
@@ -100,10 +100,12 @@ impl<K: Kernel> Door<K> {
         self.ready = true;
     }
 
-    /// A permit or a descriptor became free.
-    pub(super) fn handle_release(&mut self) {
+    /// What it may wait for became free.
+    pub(super) fn handle_release(&mut self, freed: Freed) {
         self.shut.by_limit = false;
-        self.shut.by_system = None;
+        if freed == Freed::Connection {
+            self.shut.by_system = None;
+        }
     }
 
     pub(super) fn suspend(&mut self) {
@@ -211,7 +213,7 @@ impl<K: Kernel> Reactor<K> {
                 Accepted::Connection(Newcomer { stream, peer, door, permit })
             }
             Err(error) => {
-                self.io.common.release(permit);
+                self.io.common.give_back(permit);
                 self.handle_accept_error(index, error)
             }
         }

@@ -30,7 +30,9 @@ impl<K: Kernel> Reactor<K> {
                 Letter::Command(command) => self.obey(command),
                 // Opened in the next phase: mail runs no user code.
                 Letter::Adopt(newcomer) => self.newcomers.push_back(newcomer),
-                Letter::Retry => self.doors.iter_mut().for_each(super::Door::handle_release),
+                Letter::Retry(freed) => {
+                    self.doors.iter_mut().for_each(|door| door.handle_release(freed));
+                }
                 Letter::Order(order) => self.follow(&order),
             }
         }

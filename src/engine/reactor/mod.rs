@@ -202,10 +202,10 @@ impl<K: Kernel> Reactor<K> {
 
     /// How long the poll may block.
     fn patience(&self) -> Option<Duration> {
-        if !self.io.ready.is_empty()
-            || !self.io.doomed.is_empty()
-            || self.doors.iter().any(Door::wants)
-        {
+        // Newcomers too: mail is also read after the accept phase, by a heavy reactor.
+        let io = &self.io;
+        let waits = !io.ready.is_empty() || !io.doomed.is_empty() || !self.newcomers.is_empty();
+        if waits || self.doors.iter().any(Door::wants) {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();

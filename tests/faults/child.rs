@@ -1,0 +1,238 @@
+//! The attacked process: this test binary again, with one test that is a server when it is told so.
+
+use std::fs;
+use std::io::{self, BufRead, Write};
+use std::process::{self, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use switchboard::{
+    CloseReason, Context, Control, Handler, Outcome, Placement, Raw, Report, SendError, handler_fn,
+};
+
+use crate::server::Server;
+
+/// What tells the process that it is a server, and how.
+pub(crate) const SETTINGS: &str = "SWITCHBOARD_FAULTS_SERVER";
+/// The test to select in the child.
+pub(crate) const TEST: &str = "child::a_server_process_serves_and_ends_in_order";
+/// What `flood` sends before it closes.
+pub(crate) const FLOOD_BYTES: usize = 300_000;
+
+/// Blocked handlers wait here until they are let go.
+#[derive(Default)]
+struct Barrier {
+    open: Mutex<bool>,
+    moved: Condvar,
+}
+
+/// Does what the first word of its input says.
+struct Servant {
+    barrier: Arc<Barrier>,
+    panics_when_dropped: bool,
+    panics_when_closed: bool,
+}
+
+/// A value whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("as asked, in the drop of a panic's payload");
+    }
+}
+
+impl Handler for Servant {
+    fn on_frame(&mut self, cx: &mut Context<'_>, frame: BytesMut) -> Outcome {
+        match &frame[..] {
+            b"panic" => panic!("as asked"),
+            b"bomb" => std::panic::panic_any(Bomb),
+            b"drop" => {
+                self.panics_when_dropped = true;
+                cx.close();
+            }
+            b"close" => {
+                self.panics_when_closed = true;
+                cx.close();
+            }
+            b"block" => self.barrier.pass(),
+            b"spin" => self.barrier.spin(),
+            b"release" => self.barrier.open(),
+            b"spawn" => cx.send(descriptors_of_a_child()?)?,
+            // The input that follows is never read by us.
+            _ if frame.starts_with(b"flood") => {
+                cx.send(vec![b'f'; FLOOD_BYTES])?;
+                cx.close();
+                return Ok(());
+            }
+            _ => {}
+        }
+        match cx.send(&b"done"[..]) {
+            Ok(()) | Err(SendError::Closing) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn on_close(&mut self, _: &CloseReason) {
+        assert!(!self.panics_when_closed, "as asked, in the last call of a handler");
+    }
+}
+
+impl Drop for Servant {
+    fn drop(&mut self) {
+        assert!(!self.panics_when_dropped, "as asked, in the drop of a handler");
+    }
+}
+
+impl Barrier {
+    fn pass(&self) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody is kept for ever, should the test fail.
+        let patience = Duration::from_secs(60);
+        drop(self.moved.wait_timeout_while(open, patience, |open| !*open));
+    }
+
+    /// Waits as the worst handlers do.
+    fn spin(&self) {
+        while !*self.open.lock().unwrap_or_else(PoisonError::into_inner) {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.moved.notify_all();
+    }
+}
+
+/// What a process that a handler starts finds open.
+fn descriptors_of_a_child() -> io::Result<String> {
+    let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let mut found = String::new();
+    for entry in fs::read_dir(format!("/proc/{}/fd", child.id()))? {
+        let entry = entry?;
+        let to = fs::read_link(entry.path()).unwrap_or_default();
+        found += &format!("{} -> {}\n", entry.file_name().display(), to.display());
+    }
+    drop(child.stdin.take());
+    child.wait()?;
+    Ok(found)
+}
+
+/// Serves as `settings` say until the standard input ends or says `stop`.
+fn serve(settings: &str) {
+    let barrier = Arc::new(Barrier::default());
+    let mut builder = switchboard::Server::builder().reactors(2).workers(2);
+    for setting in settings.split_whitespace() {
+        let (name, value) = setting.split_once('=').expect("NAME=NUMBER");
+        let number: usize = value.parse().expect("a number");
+        let time = Duration::from_millis(number as u64);
+        builder = match name {
+            "reactors" => builder.reactors(number),
+            "workers" => builder.workers(number),
+            "least_loaded" => builder.placement(Placement::LeastLoaded),
+            "connections_max" => builder.limits(|l| l.connections_max = number),
+            "write_stall_ms" => builder.limits(|l| l.write_stall = time),
+            "linger_ms" => builder.limits(|l| l.linger = time),
+            "events_per_turn" => builder.limits(|l| l.events_per_turn = number),
+            "send_max_bytes" => builder.limits(|l| l.send_max_bytes = number),
+            _ => panic!("there is no setting {name}"),
+        };
+    }
+    let server = builder
+        .listen("127.0.0.1:0", Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
+        .listen("127.0.0.1:0", Raw::new(), {
+            let barrier = Arc::clone(&barrier);
+            move |_| Servant {
+                barrier: Arc::clone(&barrier),
+                panics_when_dropped: false,
+                panics_when_closed: false,
+            }
+        })
+        .listen("127.0.0.1:0", Raw::new(), |peer| -> Servant {
+            panic!("as asked, for {peer}, before there is a handler")
+        })
+        .start()
+        .expect("the server starts");
+    let addrs = server.local_addrs();
+    say(&format!("ready {} {} {} {}", process::id(), addrs[0], addrs[1], addrs[2]));
+    let control = server.control();
+    let listener = thread::spawn(move || obey(&control));
+    let report = server.wait().expect("the server goes on until it is stopped");
+    barrier.open();
+    drop(listener);
+    tell_report(&report);
+}
+
+/// Reads orders; the end of input means that the test is gone.
+fn obey(control: &Control) {
+    for line in io::stdin().lock().lines() {
+        match line.as_deref() {
+            Ok("snapshot") => tell_snapshot(control),
+            Ok("stop") => control.stop(),
+            other => panic!("no order: {other:?}"),
+        }
+    }
+    process::exit(0);
+}
+
+fn tell_snapshot(control: &Control) {
+    let snapshot = control.snapshot();
+    let sum = |field: fn(&switchboard::ReactorSnapshot) -> u64| -> u64 {
+        snapshot.reactors.iter().map(field).sum()
+    };
+    say(&format!(
+        "snapshot connections={} admitted={} opened={} closed={} panics={} refused={} turns={} \
+         accept_errors={} descriptor_pauses={} leased={} held={} timers={} take_overs={}",
+        snapshot.connections(),
+        snapshot.admitted,
+        snapshot.opened(),
+        snapshot.reactors.iter().flat_map(|r| &r.closed).map(|(_, count)| count).sum::<u64>(),
+        sum(|r| r.panics),
+        sum(|r| r.refused),
+        sum(|r| r.turns),
+        sum(|r| r.accept_errors),
+        sum(|r| r.descriptor_pauses),
+        sum(|r| r.buffers_leased as u64),
+        sum(|r| r.held_bytes as u64),
+        sum(|r| r.timers as u64),
+        snapshot.take_overs,
+    ));
+}
+
+fn tell_report(report: &Report) {
+    let mut line = format!(
+        "report opened={} ended={} stuck={}",
+        report.opened,
+        report.closed_count(),
+        report.stuck
+    );
+    for (label, count) in &report.closed {
+        line += &format!(" {label}={count}");
+    }
+    say(&line);
+}
+
+/// The harness of the tests prints to the same place, hence the mark.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody to tell it to: the test is gone, and so will we be.
+    let _gone = writeln!(out, "\n@{line}").and_then(|()| out.flush()).is_err();
+}
+
+#[test]
+fn a_server_process_serves_and_ends_in_order() {
+    if let Ok(settings) = std::env::var(SETTINGS) {
+        match settings.strip_prefix("cycles=") {
+            Some(count) => crate::resources::start_and_stop(count.parse().expect("a number")),
+            None => serve(&settings),
+        }
+        return;
+    }
+    let server = Server::start("");
+    assert!(server.echoes(b"hello"));
+    let report = server.stop();
+    assert_eq!((report["opened"], report["ended"], report["stuck"]), (1, 1, 0));
+}
