@@ -104,6 +104,7 @@ where
         if errand.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
+            hand.close_by_drain();
         }
         Ok(())
     }
