@@ -118,6 +118,8 @@ fn the_maximum_is_exact_after_two_thousand_mixed_ends() {
     wait_for("all are gone", &server, |now| now.connections() == 0 && now.admitted == 0);
     let report = server.stop();
     assert_eq!(report.opened, report.closed_count());
+    // On some systems one that is reset before it is accepted was never there.
+    assert!(report.opened > 1_400, "{report}");
 }
 
 #[test]

@@ -319,8 +319,10 @@ impl<K: Kernel> Reactor<K> {
         } else {
             self.watch_for_input(id);
         }
-        let errand =
-            Errand { open: true, drain: self.course == Course::Drain, ..Errand::default() };
+        if self.course == Course::Drain {
+            self.table.get_mut(id)?.conn.handle_drain();
+        }
+        let errand = Errand { open: true, ..Errand::default() };
         Some(Job { task: Task::Open(factory), errand, input: BytesMut::new(), hand, timed: false })
     }
 
