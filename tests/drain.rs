@@ -13,7 +13,7 @@ use common::{
     Call, Gate, PATIENCE, builder, by_default, connect, echo, ends_in_reset, frame, frames, name,
     pattern, pause, read_all, read_frame, serve, sum, try_connect, wait_for,
 };
-use switchboard::{Blame, Raw};
+use switchboard::{Blame, Placement, Raw};
 
 /// Reads to the end in a thread of its own, then goes.
 fn reader(mut stream: TcpStream) -> thread::JoinHandle<Vec<u8>> {
@@ -108,18 +108,23 @@ fn a_request_that_has_arrived_when_the_drain_begins_is_answered() {
 
 #[test]
 fn clients_that_wait_to_be_accepted_are_served_first() {
-    let (server, _journal) = serve(builder(), frames(), by_default);
-    server.suspend();
-    assert_eq!(server.snapshot().opened(), 0);
-    let mut clients: Vec<_> = (0..20).map(|_| connect(server.local_addr())).collect();
-    clients.iter_mut().for_each(|client| client.write_all(&frame(b"served?")).expect("write"));
-    assert_eq!(server.snapshot().opened(), 0);
-    let readers: Vec<_> = clients.into_iter().map(reader).collect();
-    let report = server.drain(PATIENCE);
-    for reader in readers {
-        assert_eq!(reader.join().expect("the reader ends"), frame(b"served?"));
+    for round in 0..40 {
+        // Half of them are handed to reactors that have no listener and nothing to wait for.
+        let placement = if round % 4 == 0 { Placement::default() } else { Placement::LeastLoaded };
+        let four = builder().reactors(4).placement(placement);
+        let (server, _journal) = serve(four, frames(), by_default);
+        server.suspend();
+        assert_eq!(server.snapshot().opened(), 0);
+        let mut clients: Vec<_> = (0..20).map(|_| connect(server.local_addr())).collect();
+        clients.iter_mut().for_each(|client| client.write_all(&frame(b"served?")).expect("write"));
+        assert_eq!(server.snapshot().opened(), 0);
+        let readers: Vec<_> = clients.into_iter().map(reader).collect();
+        let report = server.drain(PATIENCE);
+        for reader in readers {
+            assert_eq!(reader.join().expect("the reader ends"), frame(b"served?"));
+        }
+        assert_eq!((report.opened, report.closed_by("drained")), (20, 20), "{report}");
     }
-    assert_eq!((report.opened, report.closed_by("drained")), (20, 20), "{report}");
 }
 
 #[test]

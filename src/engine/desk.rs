@@ -27,7 +27,7 @@ pub(crate) enum Letter<K: Kernel> {
     Command(Command),
     /// A connection that another reactor accepted.
     Adopt(Newcomer<K>),
-    /// Descriptors or permits are free again: try to accept.
+    /// Descriptors or permits are free again: try to accept. Or the last listener is closed.
     Retry,
     /// Something for the whole server.
     Order(Order),
@@ -124,6 +124,9 @@ pub(crate) struct Common<K: Kernel> {
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
+    /// Listening sockets that are open. AcqRel and Acquire: whoever sees that there are none left
+    /// also sees, in its mailbox, every connection that came through one.
+    open_doors: AtomicUsize,
     /// Desks that are starved. SeqCst, as [`Desk::starved`] says.
     starved_count: AtomicUsize,
     progress: Mutex<Progress>,
@@ -146,6 +149,7 @@ impl<K: Kernel> Common<K> {
             placement,
             admission,
             desks: OnceLock::new(),
+            open_doors: AtomicUsize::new(0),
             starved_count: AtomicUsize::new(0),
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
@@ -173,6 +177,24 @@ impl<K: Kernel> Common<K> {
             }
         }
         best
+    }
+
+    /// A listening socket is open.
+    pub(crate) fn door_opened(&self) {
+        self.open_doors.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A listening socket is closed, and all that came through it was handed on. Reactors that
+    /// have only waited for the last one look again.
+    pub(crate) fn door_closed(&self) {
+        if self.open_doors.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.desks().iter().for_each(|desk| desk.mailbox.post(Letter::Retry));
+        }
+    }
+
+    /// Whether a connection may still come from any reactor.
+    pub(crate) fn has_open_doors(&self) -> bool {
+        self.open_doors.load(Ordering::Acquire) > 0
     }
 
     /// A door of reactor `index` will wait for a release. Try once more after this.
