@@ -1,6 +1,5 @@
 //! What the behavioural tests share: clients that never wait for ever, a handler that tells of
 //! every call, and gates for handlers to wait at.
-#![expect(clippy::allow_attributes, reason = "what is unused differs from file to file")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::cell::RefCell;
