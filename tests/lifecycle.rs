@@ -1,18 +1,19 @@
 //! The life of a connection: its calls come once and in order, and it ends for the right reason
 //! whatever the peer, the handler, the codec or the operator does.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the calls it is about")]
 
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use bytes::BytesMut;
 use common::{
-    Call, Gate, builder, by_default, connect, connect_narrow, echo, ends_in_reset, frame, frames,
-    name, read_all, reset, serve, sum, try_connect, wait_for,
+    Call, Gate, PLANTED, builder, by_default, connect, connect_narrow, echo, ends_in_reset, frame,
+    frames, hush, name, read_all, reset, serve, sum, try_connect, wait_for,
 };
 use switchboard::{
     Blame, Builder, ClosePhase, CloseReason, Context, Handle, Handler, LengthPrefixed, Outcome,
@@ -224,7 +225,6 @@ impl Bomb {
     }
 }
 
-const PLANTED: &str = "a planted panic";
 /// More than the system takes from a server whose client does not read.
 const MUCH: usize = 12 << 20;
 
@@ -269,21 +269,6 @@ impl Drop for Bomb {
     fn drop(&mut self) {
         self.step(At::Drop);
     }
-}
-
-/// Planted panics are not told; all others are.
-fn hush() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let tell = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let payload = panic.payload();
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            if text.or(payload.downcast_ref::<&str>().copied()) != Some(PLANTED) {
-                tell(panic);
-            }
-        }));
-    });
 }
 
 /// A server of one reactor with two doors: behind the first are handlers that panic, behind the

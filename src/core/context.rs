@@ -92,6 +92,13 @@ impl Hand {
         }
     }
 
+    /// A close that `on_drain` asked for is the operator's doing.
+    pub(crate) fn close_by_drain(&mut self) {
+        if matches!(self.verdict, Verdict::Close(Cause::Closed)) {
+            self.verdict = Verdict::Close(Cause::Drained);
+        }
+    }
+
     pub(crate) fn abort(&mut self, cause: Cause) {
         if !matches!(self.verdict, Verdict::Abort(_)) {
             self.verdict = Verdict::Abort(cause);

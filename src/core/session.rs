@@ -108,10 +108,7 @@ where
         if errand.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
-            if matches!(hand.verdict, Verdict::Close(Cause::Closed)) {
-                // Its doing, but the operator's wish.
-                hand.verdict = Verdict::Close(Cause::Drained);
-            }
+            hand.close_by_drain();
         }
         Ok(())
     }

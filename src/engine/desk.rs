@@ -40,6 +40,8 @@ pub(crate) enum Freed {
     Connection,
     /// A permit alone, that an accept did not need because it failed.
     Permit,
+    /// Nothing: the last listener is closed, and those who have waited for that may end.
+    Nothing,
 }
 
 /// What an operator asks of a server.
@@ -133,6 +135,9 @@ pub(crate) struct Common<K: Kernel> {
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
+    /// Listening sockets that are open. AcqRel and Acquire: whoever sees that there are none left
+    /// also sees, in its mailbox, every connection that came through one.
+    open_doors: AtomicUsize,
     /// Desks that are starved. SeqCst, as [`Desk::starved`] says.
     starved_count: AtomicUsize,
     progress: Mutex<Progress>,
@@ -155,6 +160,7 @@ impl<K: Kernel> Common<K> {
             placement,
             admission,
             desks: OnceLock::new(),
+            open_doors: AtomicUsize::new(0),
             starved_count: AtomicUsize::new(0),
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
@@ -182,6 +188,25 @@ impl<K: Kernel> Common<K> {
             }
         }
         best
+    }
+
+    /// A listening socket is open.
+    pub(crate) fn door_opened(&self) {
+        self.open_doors.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A listening socket is closed, and all that came through it was handed on. Reactors that
+    /// have only waited for the last one look again.
+    pub(crate) fn door_closed(&self) {
+        if self.open_doors.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let retry = |desk: &Arc<Desk<K>>| desk.mailbox.post(Letter::Retry(Freed::Nothing));
+            self.desks().iter().for_each(retry);
+        }
+    }
+
+    /// Whether a connection may still come from any reactor.
+    pub(crate) fn has_open_doors(&self) -> bool {
+        self.open_doors.load(Ordering::Acquire) > 0
     }
 
     /// A door of reactor `index` will wait for a release. Try once more after this.

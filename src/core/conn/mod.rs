@@ -391,10 +391,12 @@ impl Connection {
         true
     }
 
-    /// The server drains: the session is to be asked to come to an end.
+    /// The server drains: the session is to be asked to come to an end, after the input that has
+    /// arrived already; whether there is some, a read shall tell.
     pub(crate) fn handle_drain(&mut self) {
         if !self.flags.dead && !self.flags.discarding {
             self.inbox_mut().drain = true;
+            self.flags.readable = true;
         }
     }
 

@@ -102,9 +102,10 @@ impl<K: Kernel> Door<K> {
 
     /// What it may wait for became free.
     pub(super) fn handle_release(&mut self, freed: Freed) {
-        self.shut.by_limit = false;
-        if freed == Freed::Connection {
-            self.shut.by_system = None;
+        match freed {
+            Freed::Connection => (self.shut.by_limit, self.shut.by_system) = (false, None),
+            Freed::Permit => self.shut.by_limit = false,
+            Freed::Nothing => {}
         }
     }
 
@@ -273,6 +274,8 @@ impl<K: Kernel> Reactor<K> {
         if let Some(mut socket) = door.socket.take() {
             // It is closed either way; that it could not be taken off the poll changes nothing.
             let _closed = self.io.kernel.unwatch_listener(&mut socket).is_err();
+            drop(socket);
+            self.io.common.door_closed();
         }
     }
 
@@ -317,9 +320,11 @@ impl<K: Kernel> Reactor<K> {
         } else {
             self.io.watch_for_input(id, entry);
         }
+        if self.course == Course::Drain {
+            entry.conn.handle_drain();
+        }
         job.task = Task::Open(factory);
-        job.errand =
-            Errand { open: true, drain: self.course == Course::Drain, ..Errand::default() };
+        job.errand = Errand { open: true, ..Errand::default() };
         job.timed = false;
         Some(job)
     }

@@ -140,6 +140,9 @@ impl<K: Kernel> Reactor<K> {
     ) -> io::Result<Self> {
         for door in &mut doors {
             door.watch(&mut kernel)?;
+            if !door.is_closed() {
+                common.door_opened();
+            }
         }
         let events = Vec::with_capacity(common.limits.events_per_turn);
         Ok(Reactor {
@@ -329,11 +332,15 @@ impl<K: Kernel> Reactor<K> {
         if self.course == Course::Abandon {
             return true;
         }
+        // While it drains, other reactors may still hand over what they accept.
+        let may_get_more = self.course == Course::Drain
+            && (self.io.common.has_open_doors() || self.desk.mailbox.has_mail());
         self.course != Course::Serve
             && self.table.is_empty()
             && self.farewells_out == 0
             && self.newcomers.is_empty()
             && self.doors.iter().all(Door::is_closed)
+            && !may_get_more
     }
 
     fn snapshot(&self) -> ReactorSnapshot {
