@@ -1,0 +1,3 @@
+//! Room 5, engine: threads, loops and wake-ups; no protocol rules.
+
+pub(crate) mod sched;

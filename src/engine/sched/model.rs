@@ -1,0 +1,1 @@
+//! Loom models of the lease, the deep sleep, the pool and the mailbox.

@@ -1,0 +1,232 @@
+//! `Pool`: all that the threads of one scheduler share, save the reactors themselves.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::time::Duration;
+
+use super::idle::{Idle, Order, Seat};
+use super::queue::{Local, Queues};
+use super::sentinel::{Pulse, Watch};
+use super::stats::Stats;
+use super::{Mode, SchedConfig};
+use crate::words::sync::Arc;
+use crate::words::sync::atomic::{AtomicBool, AtomicUsize, fence};
+
+/// What the threads share; it knows jobs, not reactors.
+pub(super) struct Pool<J> {
+    pub(super) bounds: Bounds,
+    pub(super) queues: Queues<J>,
+    pub(super) idle: Idle,
+    /// One per reactor.
+    pub(super) pulses: Vec<Pulse>,
+    pub(super) watch: Watch,
+    pub(super) stats: Arc<Stats>,
+    /// Threads that run a job of the slow lane; never more than `bounds.slow_max`.
+    slow_running: AtomicUsize,
+    quit: AtomicBool,
+}
+
+/// How many threads there may be, and for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) mode: Mode,
+    /// Threads that stay although they are idle.
+    pub(super) standbys: usize,
+    /// One per reactor, plus the workers.
+    pub(super) threads_max: usize,
+    /// Threads that may run jobs of the slow lane at once.
+    pub(super) slow_max: usize,
+}
+
+/// A job that a pool thread has found, to be run and posted home.
+pub(crate) struct Work<'p, J> {
+    /// The reactor whose connection it belongs to.
+    pub(crate) home: usize,
+    /// The job itself.
+    pub(crate) job: J,
+    /// To be kept until the job is done, if it came from the slow lane.
+    pub(crate) permit: Option<SlowPermit<'p>>,
+}
+
+/// One of the threads that may be in the slow lane at once.
+pub(crate) struct SlowPermit<'p>(&'p AtomicUsize);
+
+/// Why a thread no longer rests.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// It was called.
+    Called(Order),
+    /// Something came up before it sat down.
+    Again,
+    /// Nobody has needed it for [`IDLE_MAX`], and there are others.
+    Leave,
+}
+
+/// How long a thread beyond the standbys stays without being called.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
+impl Bounds {
+    /// What `config` amounts to. Nobody but the reactors' threads is there if it has no workers,
+    /// or if nothing is ever to leave these threads.
+    pub(super) fn new(config: &SchedConfig) -> Self {
+        let (standbys, workers_max) = match (config.mode, config.workers) {
+            (Mode::Inline, _) | (_, 0) => (0, 0),
+            // Without the sentinel nobody makes threads grow: the pool keeps its size.
+            (Mode::HandOff, workers) => (workers, workers),
+            (Mode::TakeOver, workers) => (workers, workers.max(config.workers_max)),
+        };
+        let slow_max = match config.mode {
+            Mode::HandOff => workers_max,
+            // As many as there are reactors keep out of the slow lane, to pick one up.
+            Mode::TakeOver | Mode::Inline => workers_max
+                .saturating_sub(config.reactors)
+                .max(workers_max.min(1)),
+        };
+        // Without anybody to take over, laying down would only cost.
+        let mode = if workers_max == 0 {
+            Mode::Inline
+        } else {
+            config.mode
+        };
+        Bounds {
+            mode,
+            standbys,
+            threads_max: config.reactors + workers_max,
+            slow_max,
+        }
+    }
+}
+
+impl<J> Pool<J> {
+    /// A pool without threads, and the reactors' own ends of its deques.
+    pub(super) fn new(config: &SchedConfig) -> (Self, Vec<Local<J>>) {
+        let (queues, locals) = Queues::new(config.reactors);
+        let pool = Pool {
+            bounds: Bounds::new(config),
+            queues,
+            idle: Idle::new(),
+            pulses: (0..config.reactors).map(|_| Pulse::new()).collect(),
+            watch: Watch::new(),
+            stats: Arc::default(),
+            slow_running: AtomicUsize::new(0),
+            quit: AtomicBool::new(false),
+        };
+        (pool, locals)
+    }
+
+    /// Puts a job into the slow lane, or gives it back if nobody serves that.
+    pub(super) fn offload(&self, home: usize, job: J) -> Result<(), J> {
+        if self.bounds.slow_max == 0 {
+            return Err(job);
+        }
+        self.queues.push_slow(home, job);
+        self.stats.offloads.add();
+        // Pairs with the fences in `rest` and `Idle::begin_search`: either we see that the thread
+        // is idle, or it sees the job.
+        if !cfg!(switchboard_mutant = "pool_fence") {
+            fence(SeqCst);
+        }
+        self.idle.call_searcher();
+        Ok(())
+    }
+
+    /// Finds a job for a thread that holds no reactor: the slow lane first, for nobody else serves
+    /// it; then what heavy reactors have read ahead, beginning with reactor `first`.
+    pub(crate) fn find_work(&self, first: usize) -> Option<Work<'_, J>> {
+        if let Some(work) = self.find_slow_work() {
+            // Whoever finds one job calls the next thread if there is more to find.
+            if self.slow_work_waits() {
+                self.idle.call_searcher();
+            }
+            return Some(work);
+        }
+        let (home, job) = self.queues.steal(first)?;
+        self.stats.steals.add();
+        Some(Work {
+            home,
+            job,
+            permit: None,
+        })
+    }
+
+    /// Whether the slow lane has a job that one more thread might run.
+    pub(super) fn slow_work_waits(&self) -> bool {
+        if self.queues.slow_is_empty() {
+            return false;
+        }
+        // Pairs with the fence in `find_slow_work`: if we see all permits taken, whoever gives
+        // one back sees the job that we have seen.
+        fence(SeqCst);
+        // Relaxed: ordered by the fence.
+        self.slow_running.load(Relaxed) < self.bounds.slow_max
+    }
+
+    /// Waits in `seat` until called; standbys for ever, others for [`IDLE_MAX`].
+    pub(super) fn rest(&self, seat: &Arc<Seat<Order>>) -> Rest {
+        let rank = self.idle.announce(seat);
+        // Pairs with the fences in `offload` and `tell_to_quit`: either they see us in the list,
+        // or we see what they have done.
+        if !cfg!(switchboard_mutant = "pool_fence") {
+            fence(SeqCst);
+        }
+        let wanted = self.slow_work_waits() || self.quits();
+        if wanted && !cfg!(switchboard_mutant = "idle_unchecked") && self.idle.withdraw(seat) {
+            return Rest::Again;
+        }
+        if rank >= self.bounds.standbys {
+            if let Some(order) = seat.wait_for(IDLE_MAX) {
+                return Rest::Called(order);
+            }
+            if self.idle.withdraw_beyond(seat, self.bounds.standbys) {
+                return Rest::Leave;
+            }
+            // The others have left, or an order is on the way.
+        }
+        Rest::Called(seat.wait())
+    }
+
+    /// Makes every thread end that comes to rest, or rests already.
+    pub(super) fn tell_to_quit(&self) {
+        // Release: pairs with the load in `quits`; the fence pairs with that in `rest`.
+        self.quit.store(true, Release);
+        fence(SeqCst);
+        while self.idle.call(Order::Quit) {}
+    }
+
+    /// Whether threads are to end.
+    pub(super) fn quits(&self) -> bool {
+        // Acquire: pairs with the store in `tell_to_quit`.
+        self.quit.load(Acquire)
+    }
+
+    fn find_slow_work(&self) -> Option<Work<'_, J>> {
+        while self.slow_work_waits() {
+            let permit = self.take_permit()?;
+            if let Some((home, job)) = self.queues.steal_slow() {
+                return Some(Work {
+                    home,
+                    job,
+                    permit: Some(permit),
+                });
+            }
+            // Somebody may have seen a job but no permit, because we had it: so look again.
+            drop(permit);
+        }
+        None
+    }
+
+    fn take_permit(&self) -> Option<SlowPermit<'_>> {
+        let more = |running| (running < self.bounds.slow_max).then_some(running + 1);
+        // Relaxed: a count; the fences around it order it against the queue.
+        let taken = self.slow_running.fetch_update(Relaxed, Relaxed, more);
+        taken.ok().map(|_| SlowPermit(&self.slow_running))
+    }
+}
+
+impl Drop for SlowPermit<'_> {
+    fn drop(&mut self) {
+        // Relaxed: ordered by the fence, which pairs with that in `slow_work_waits`. Whoever
+        // drops a permit looks at the slow lane afterwards.
+        self.0.fetch_sub(1, Relaxed);
+        fence(SeqCst);
+    }
+}
