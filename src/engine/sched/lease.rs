@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::TryLockError;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::words::sync::atomic::AtomicU64;
-use crate::words::sync::{Mutex, MutexGuard, lock, thread};
+use crate::words::sync::{TryLock, TryLockGuard, pause};
 
 /// The place of one reactor.
 ///
@@ -24,7 +23,7 @@ use crate::words::sync::{Mutex, MutexGuard, lock, thread};
 pub(super) struct Slot<R> {
     word: AtomicU64,
     /// `None` once the reactor has stopped and was taken out.
-    place: Mutex<Option<Box<R>>>,
+    place: TryLock<Option<Box<R>>>,
 }
 
 /// The right to pick up a reactor that lies in its slot, as long as nobody else has done so.
@@ -37,7 +36,7 @@ pub(crate) struct Ticket(u64);
 pub(crate) struct Held<'s, R> {
     slot: &'s Slot<R>,
     /// Let go after `drop` has written the ticket.
-    place: MutexGuard<'s, Option<Box<R>>>,
+    place: TryLockGuard<'s, Option<Box<R>>>,
 }
 
 /// What a look at a slot from outside shows.
@@ -52,7 +51,7 @@ impl<R> Slot<R> {
     pub(super) fn new(reactor: Box<R>) -> Self {
         Slot {
             word: AtomicU64::new(Ticket::FIRST.0),
-            place: Mutex::new(Some(reactor)),
+            place: TryLock::new(Some(reactor)),
         }
     }
 
@@ -64,13 +63,9 @@ impl<R> Slot<R> {
         // in force, the lock is held for a few instructions at most: by the one who lays down and
         // has not let go yet, or by a rival who has not written yet that he has won or lost.
         while self.word.load(Relaxed) == ticket.0 {
-            let place = match self.place.try_lock() {
-                Ok(place) => place,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    thread::yield_now();
-                    continue;
-                }
+            let Some(place) = self.place.try_lock() else {
+                pause();
+                continue;
             };
             // Again under the lock, where every write of it is made.
             let stale = self.word.load(Relaxed) != ticket.0;
@@ -89,15 +84,13 @@ impl<R> Slot<R> {
         Sample(self.word.load(Relaxed))
     }
 
-    /// Takes a reactor that [`Held::retire`] has put away.
+    /// Takes a reactor that [`Held::retire`] has put away, once that call is over.
     pub(super) fn take_retired(&self) -> Option<Box<R>> {
-        let mut place = lock(&self.place);
-        // Relaxed: written under this lock.
-        if self.word.load(Relaxed) == RETIRED {
-            place.take()
-        } else {
-            None
+        // Relaxed: no other word follows this one.
+        if self.word.load(Relaxed) != RETIRED {
+            return None;
         }
+        self.place.try_lock()?.take()
     }
 }
 
