@@ -1,7 +1,7 @@
 //! `Mailbox`: what other threads want a reactor to know, and the wake-up when it is asleep.
 
 use std::mem;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, SeqCst};
 
 use crate::words::sync::Mutex;
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, fence};
@@ -57,9 +57,9 @@ impl<T> Mailbox<T> {
         if !cfg!(switchboard_mutant = "mailbox_fence") {
             fence(SeqCst);
         }
-        // Relaxed: ordered by the fence. The load spares a busy reader's line the write; the swap
-        // elects the one who wakes. What the reader needs of us he gets through the lock.
-        if self.asleep.load(Relaxed) && self.asleep.swap(false, Relaxed) {
+        // Relaxed: ordered by the fence. The load spares a busy reader's line the write.
+        // AcqRel: the swap elects the one who wakes, and pairs with the reader's swaps.
+        if self.asleep.load(Relaxed) && self.asleep.swap(false, AcqRel) {
             self.waker.wake();
         }
     }
@@ -98,8 +98,9 @@ impl<T> Mailbox<T> {
     /// Announces that the reader is about to block. `false`: there is mail, he must not.
     #[must_use]
     pub(crate) fn fall_asleep(&self) -> bool {
-        // Relaxed: the fence orders it before the look at the mail, and pairs with `post`.
-        self.asleep.store(true, Relaxed);
+        // The fence orders it before the look at the mail, and pairs with `post`. AcqRel, like
+        // every write of this flag: all of them are swaps, so that they stand in one order.
+        self.asleep.swap(true, AcqRel);
         if !cfg!(switchboard_mutant = "mailbox_fence") {
             fence(SeqCst);
         }
@@ -112,8 +113,8 @@ impl<T> Mailbox<T> {
 
     /// Announces that the reader no longer blocks: posts need not wake him.
     pub(crate) fn wake_up(&self) {
-        // Relaxed: if a post still sees the old value it wakes once for nothing.
-        self.asleep.store(false, Relaxed);
+        // AcqRel: see `fall_asleep`. A post that still sees the old value wakes once for nothing.
+        self.asleep.swap(false, AcqRel);
     }
 }
 

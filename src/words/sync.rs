@@ -9,6 +9,12 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(loom))]
 pub(crate) use std::thread;
 
+#[cfg(not(loom))]
+use std::sync::TryLockError;
+
+#[cfg(loom)]
+pub(crate) use loom_try_lock::TryLockGuard;
+
 #[cfg(loom)]
 pub(crate) use loom::{
     sync::{Condvar, Mutex, MutexGuard, atomic},
@@ -36,4 +42,91 @@ pub(crate) fn wait_timeout<'a, T>(
 ) -> MutexGuard<'a, T> {
     let waited = bell.wait_timeout(guard, timeout);
     waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+}
+
+/// A lock that nobody ever waits for.
+#[derive(Debug)]
+pub(crate) struct TryLock<T> {
+    /// What decides under loom, whose `try_lock` waits for a holder that is just taking it.
+    #[cfg(loom)]
+    taken: atomic::AtomicBool,
+    inner: Mutex<T>,
+}
+
+/// The right to what a [`TryLock`] guards.
+#[cfg(not(loom))]
+pub(crate) type TryLockGuard<'a, T> = MutexGuard<'a, T>;
+
+impl<T> TryLock<T> {
+    /// A lock that nobody has taken.
+    pub(crate) fn new(value: T) -> Self {
+        TryLock {
+            #[cfg(loom)]
+            taken: atomic::AtomicBool::new(false),
+            inner: Mutex::new(value),
+        }
+    }
+
+    /// Takes the lock unless somebody has it. Poison means as little as in [`lock`].
+    #[cfg(not(loom))]
+    pub(crate) fn try_lock(&self) -> Option<TryLockGuard<'_, T>> {
+        match self.inner.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+#[cfg(loom)]
+mod loom_try_lock {
+    use std::ops::{Deref, DerefMut};
+    use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+    use super::{MutexGuard, TryLock, lock};
+
+    /// The right to what a [`TryLock`] guards.
+    #[derive(Debug)]
+    pub(crate) struct TryLockGuard<'a, T> {
+        owner: &'a TryLock<T>,
+        inner: Option<MutexGuard<'a, T>>,
+    }
+
+    impl<T> TryLock<T> {
+        /// Takes the lock unless somebody has it.
+        pub(crate) fn try_lock(&self) -> Option<TryLockGuard<'_, T>> {
+            self.taken.compare_exchange(false, true, Acquire, Relaxed).ok()?;
+            Some(TryLockGuard { owner: self, inner: Some(lock(&self.inner)) })
+        }
+    }
+
+    impl<T> Drop for TryLockGuard<'_, T> {
+        fn drop(&mut self) {
+            self.inner = None;
+            self.owner.taken.store(false, Release);
+        }
+    }
+
+    impl<T> Deref for TryLockGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.inner.as_ref().expect("present until the drop")
+        }
+    }
+
+    impl<T> DerefMut for TryLockGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.inner.as_mut().expect("present until the drop")
+        }
+    }
+}
+
+/// Lets others run, in a loop that waits for something a few instructions away.
+pub(crate) fn pause() {
+    // A failed look has no effect, so that every run with one has its equal without: loom need not
+    // explore beyond it. It would do so for ever, for it does not know that spinning is fair.
+    #[cfg(loom)]
+    loom::skip_branch();
+    thread::yield_now();
 }

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::words::sync::atomic::AtomicU64;
-use crate::words::sync::{Mutex, lock};
+use crate::words::sync::{TryLock, TryLockGuard, pause};
 
 /// The place of one reactor.
 ///
@@ -15,13 +15,15 @@ use crate::words::sync::{Mutex, lock};
 ///                 ticket 1        ticket 3
 /// ```
 ///
-/// Even: somebody holds the reactor. Odd: it lies here, and the word is the ticket under which it
-/// may be picked up. Every lay-down makes a ticket that was never there before, so that a stale
-/// one fails for ever. The word changes under the lock only; it is read without.
+/// Even: somebody holds the reactor, and with it the lock. Odd: it lies here, and the word is the
+/// ticket under which it may be picked up. Every lay-down makes a ticket that was never there
+/// before, so that a stale one fails for ever. The word changes under the lock only; it is read
+/// without. Laying down is an unlock and picking up a lock: no pair of atomics could do with less.
 #[repr(align(128))] // Two cache lines: neighbours turn on other cores.
 pub(super) struct Slot<R> {
     word: AtomicU64,
-    place: Mutex<Option<Box<R>>>,
+    /// `None` once the reactor has stopped and was taken out.
+    place: TryLock<Option<Box<R>>>,
 }
 
 /// The right to pick up a reactor that lies in its slot, as long as nobody else has done so.
@@ -33,8 +35,8 @@ pub(crate) struct Ticket(u64);
 /// Dropping it lays the reactor down, so that a panic in our own code never freezes one.
 pub(crate) struct Held<'s, R> {
     slot: &'s Slot<R>,
-    /// `None` only between the end of the right and the end of the value.
-    reactor: Option<Box<R>>,
+    /// Let go after `drop` has written the ticket.
+    place: TryLockGuard<'s, Option<Box<R>>>,
 }
 
 /// What a look at a slot from outside shows.
@@ -47,26 +49,30 @@ const RETIRED: u64 = u64::MAX - 1;
 impl<R> Slot<R> {
     /// A slot in which `reactor` lies under [`Ticket::FIRST`].
     pub(super) fn new(reactor: Box<R>) -> Self {
-        Slot { word: AtomicU64::new(Ticket::FIRST.0), place: Mutex::new(Some(reactor)) }
+        Slot { word: AtomicU64::new(Ticket::FIRST.0), place: TryLock::new(Some(reactor)) }
     }
 
     /// Takes the reactor if it still lies under `ticket`. The thread that comes back from user
     /// code and the one sent to its rescue both call this; exactly one of them gets it.
     pub(super) fn pick_up(&self, ticket: Ticket) -> Option<Held<'_, R>> {
-        // Relaxed: only spares a stale ticket the lock. It cannot turn a good one away: who has a
-        // ticket has it from the lay-down, by way of the same thread or of a lock.
-        if self.word.load(Relaxed) != ticket.0 {
-            return None;
+        // Relaxed, here and below: a ticket that is in force is seen by whoever has it, for he has
+        // it from the lay-down by way of the same thread or of a lock. While the word says it is
+        // in force, the lock is held for a few instructions at most: by the one who lays down and
+        // has not let go yet, or by a rival who has not written yet that he has won or lost.
+        while self.word.load(Relaxed) == ticket.0 {
+            let Some(place) = self.place.try_lock() else {
+                pause();
+                continue;
+            };
+            // Again under the lock, where every write of it is made.
+            let stale = self.word.load(Relaxed) != ticket.0;
+            if stale && !cfg!(switchboard_mutant = "pick_up_unchecked") {
+                return None;
+            }
+            self.word.store(ticket.0.wrapping_add(1), Relaxed);
+            return Some(Held { slot: self, place });
         }
-        let mut place = lock(&self.place);
-        // Relaxed: every write is made under this lock.
-        if self.word.load(Relaxed) != ticket.0 && !cfg!(switchboard_mutant = "pick_up_unchecked") {
-            return None;
-        }
-        let reactor = place.take();
-        debug_assert!(reactor.is_some(), "a ticket is in force, so the reactor lies here");
-        self.word.store(ticket.0.wrapping_add(1), Relaxed);
-        reactor.map(|reactor| Held { slot: self, reactor: Some(reactor) })
+        None
     }
 
     /// What the word says now. May be old news by the time it is read.
@@ -75,21 +81,13 @@ impl<R> Slot<R> {
         Sample(self.word.load(Relaxed))
     }
 
-    /// Takes a reactor that [`Held::retire`] has put away.
+    /// Takes a reactor that [`Held::retire`] has put away, once that call is over.
     pub(super) fn take_retired(&self) -> Option<Box<R>> {
-        let mut place = lock(&self.place);
-        // Relaxed: written under this lock.
-        if self.word.load(Relaxed) == RETIRED { place.take() } else { None }
-    }
-
-    fn put(&self, reactor: Box<R>) -> Ticket {
-        let mut place = lock(&self.place);
-        debug_assert!(place.is_none(), "held, so nothing lies here");
-        // Relaxed, both: under the lock.
-        let ticket = Ticket(self.word.load(Relaxed).wrapping_add(1));
-        *place = Some(reactor);
-        self.word.store(ticket.0, Relaxed);
-        ticket
+        // Relaxed: no other word follows this one.
+        if self.word.load(Relaxed) != RETIRED {
+            return None;
+        }
+        self.place.try_lock()?.take()
     }
 }
 
@@ -120,25 +118,27 @@ impl Sample {
 
 impl<R> Held<'_, R> {
     /// Gives the reactor out of the hand, for whoever comes first with the ticket.
-    pub(super) fn lay_down(mut self) -> Ticket {
-        let reactor = self.reactor.take().expect("present until the right ends");
-        self.slot.put(reactor)
+    pub(super) fn lay_down(self) -> Ticket {
+        // Relaxed: only we may write it now.
+        let ticket = Ticket(self.slot.word.load(Relaxed).wrapping_add(1));
+        drop(self);
+        ticket
     }
 
     /// Puts the reactor away for good: no ticket will ever name it again.
-    pub(super) fn retire(mut self) {
-        let reactor = self.reactor.take();
-        let mut place = lock(&self.slot.place);
-        *place = reactor;
+    pub(super) fn retire(self) {
         // Relaxed: under the lock.
         self.slot.word.store(RETIRED, Relaxed);
+        drop(self);
     }
 }
 
 impl<R> Drop for Held<'_, R> {
     fn drop(&mut self) {
-        if let Some(reactor) = self.reactor.take() {
-            self.slot.put(reactor);
+        // Relaxed, both: under the lock, which is let go after this and publishes the word too.
+        let word = self.slot.word.load(Relaxed);
+        if word != RETIRED {
+            self.slot.word.store(word.wrapping_add(1), Relaxed);
         }
     }
 }
@@ -147,13 +147,13 @@ impl<R> Deref for Held<'_, R> {
     type Target = R;
 
     fn deref(&self) -> &R {
-        self.reactor.as_ref().expect("present until the right ends")
+        self.place.as_ref().expect("taken out only when no ticket names it any more")
     }
 }
 
 impl<R> DerefMut for Held<'_, R> {
     fn deref_mut(&mut self) -> &mut R {
-        self.reactor.as_mut().expect("present until the right ends")
+        self.place.as_mut().expect("taken out only when no ticket names it any more")
     }
 }
 

@@ -241,12 +241,12 @@ impl Watch {
     }
 
     /// Ends a deep sleep from the sentinel's side.
-    fn rise(&self) {
+    pub(super) fn rise(&self) {
         self.deep.store(false, Relaxed);
     }
 
     /// Announces a deep sleep. `false`: a reactor is awake after all.
-    fn sink(&self, pulses: &[Pulse]) -> bool {
+    pub(super) fn sink(&self, pulses: &[Pulse]) -> bool {
         // Relaxed: the fence orders it before the look at the beats, and pairs with `wake_up`.
         self.deep.store(true, Relaxed);
         if !cfg!(switchboard_mutant = "sentinel_fence") {

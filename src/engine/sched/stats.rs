@@ -1,8 +1,8 @@
 //! `Stats`: what the scheduler counts about itself.
 
+// Not loom's: nothing depends on these numbers, so its models need not explore them.
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-
-use crate::words::sync::atomic::AtomicU64;
 
 /// A number that many threads change and nobody relies on.
 #[derive(Default)]

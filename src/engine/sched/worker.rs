@@ -128,7 +128,7 @@ impl<R: Leased> Shared<R> {
         }
     }
 
-    fn obey(&self, order: Order) {
+    pub(super) fn obey(&self, order: Order) {
         match order {
             Order::PickUp(index, ticket) if self.pool.bounds.mode == Mode::TakeOver => {
                 if let Some(held) = self.take_over(index, ticket) {
@@ -142,7 +142,7 @@ impl<R: Leased> Shared<R> {
     }
 
     /// Turns a reactor until it stops, or somebody else has it.
-    fn turn<'s>(&'s self, index: usize, mut held: Held<'s, R>) {
+    pub(super) fn turn<'s>(&'s self, index: usize, mut held: Held<'s, R>) {
         loop {
             match advance(held) {
                 Advance::Job { ticket, job } => {
@@ -179,7 +179,7 @@ impl<R: Leased> Shared<R> {
     }
 
     /// Serves the pool until called. `None`: the thread is to end.
-    fn serve(&self, seat: &Arc<Seat<Order>>) -> Option<Order> {
+    pub(super) fn serve(&self, seat: &Arc<Seat<Order>>) -> Option<Order> {
         let mut first = 0;
         while !self.pool.quits() {
             if let Some(work) = self.pool.find_work(first) {
