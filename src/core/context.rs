@@ -71,11 +71,13 @@ impl Hand {
     }
 
     /// Whether output may still be queued.
+    #[inline]
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.verdict, Verdict::Open)
     }
 
     /// Whether frames are still shown to the handler.
+    #[inline]
     pub(crate) fn reads(&self) -> bool {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)
     }
@@ -106,6 +108,7 @@ impl Hand {
     }
 
     /// Ends the connection if more output is queued than a connection may have.
+    #[inline]
     pub(crate) fn check_overflow(&mut self) -> Result<(), SendError> {
         if self.queued_bytes + self.outbox.len_bytes() <= self.send_max_bytes {
             return Ok(());

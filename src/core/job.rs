@@ -71,6 +71,7 @@ impl Job {
     }
 
     /// Makes it serve an errand.
+    #[inline]
     pub(crate) fn serve_later(&mut self, session: Box<dyn Session>, errand: Errand) {
         debug_assert!(matches!(self.task, Task::Serve) && self.session.is_none());
         self.session = Some(session);
@@ -81,6 +82,7 @@ impl Job {
     ///
     /// What unwinds is only the user's own state, which is not used again but for `on_close` and
     /// its drop, each caught as well: hence `AssertUnwindSafe`.
+    #[inline]
     pub(crate) fn run(mut self: Box<Self>, office: &dyn Office, now: impl Fn() -> Time) -> Done {
         let started = self.timed.then(&now);
         let mut closed = false;

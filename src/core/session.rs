@@ -32,14 +32,39 @@ impl fmt::Debug for dyn Session {
     }
 }
 
-/// What a job has to do beside decoding its input, in this order.
+/// What a job has to do beside decoding its input. Most often nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Errand {
     pub(crate) open: bool,
-    pub(crate) parcels: Vec<Parcel>,
-    pub(crate) drained: bool,
     pub(crate) eof: bool,
+    pub(crate) inbox: Option<Box<Inbox>>,
+}
+
+/// What has come for a session from elsewhere than the peer.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    pub(crate) parcels: Vec<Parcel>,
+    /// What these were counted for at the gate.
+    pub(crate) posted_bytes: usize,
+    /// Output has fallen to the low watermark.
+    pub(crate) drained: bool,
+    /// The server drains.
     pub(crate) drain: bool,
+}
+
+#[cfg(test)]
+impl Errand {
+    pub(crate) fn inbox_mut(&mut self) -> &mut Inbox {
+        self.inbox.get_or_insert_default()
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.inbox.as_ref().is_some_and(|inbox| inbox.drained)
+    }
+
+    pub(crate) fn is_drain(&self) -> bool {
+        self.inbox.as_ref().is_some_and(|inbox| inbox.drain)
+    }
 }
 
 /// Makes the session of a new connection; user code, hence called in a job.
@@ -83,13 +108,14 @@ where
         office: &dyn Office,
     ) -> Result<(), Cause> {
         let Framed { codec, handler } = self;
-        if errand.open {
+        if std::mem::take(&mut errand.open) {
             handler
                 .on_open(&mut Context::new(hand, codec, office))
                 .map_err(Cause::handler_failed)?;
         }
-        for parcel in errand.parcels.drain(..) {
-            send(codec, parcel, hand)?;
+        let mut inbox = errand.inbox.take();
+        if let Some(inbox) = &mut inbox {
+            inbox.parcels.drain(..).try_for_each(|parcel| send(codec, parcel, hand))?;
         }
         while hand.reads() {
             let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;
@@ -97,15 +123,20 @@ where
             let mut cx = Context::new(hand, codec, office);
             handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
         }
+        let eof = std::mem::take(&mut errand.eof);
+        if !eof && inbox.is_none() {
+            return Ok(());
+        }
+        let inbox = inbox.unwrap_or_default();
         // Before the end of input, at which most handlers finish: then room is of no use.
-        if errand.drained && hand.is_open() {
+        if inbox.drained && hand.is_open() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
         }
-        if errand.eof && hand.reads() {
+        if eof && hand.reads() {
             end_of_input(codec, handler, input, hand, office)?;
         }
-        if errand.drain && hand.reads() {
+        if inbox.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
             hand.close_by_drain();

@@ -1,9 +1,9 @@
 //! How a connection ends: `finish`, `close`, `abort`, errors and deadlines, and the one reason.
 
+use super::Connection;
 use super::halves::{RecvHalf, SendHalf};
-use super::{Connection, Inbox};
 use crate::core::context::Verdict;
-use crate::core::session::Session;
+use crate::core::session::{Inbox, Session};
 use crate::words::clock::Time;
 use crate::words::config::Limits;
 use crate::words::reason::{Cause, ClosePhase, CloseReason};

@@ -25,7 +25,7 @@ use self::halves::{RecvHalf, SendHalf};
 use super::context::{Hand, Verdict};
 use super::handle::{Gate, Parcel};
 use super::lane::Lane;
-use super::session::{Errand, Session};
+use super::session::{Errand, Inbox, Session};
 use crate::parts::buf::Outbox;
 use crate::parts::timer::TimerId;
 use crate::words::clock::Time;
@@ -77,15 +77,6 @@ pub(crate) struct Connection {
     /// Input thrown away while lingering.
     discarded_bytes: usize,
     flags: Flags,
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    parcels: Vec<Parcel>,
-    /// What these were counted for at the gate.
-    posted_bytes: usize,
-    drained: bool,
-    drain: bool,
 }
 
 /// Single facts; each is changed in one or two places only.
@@ -144,11 +135,13 @@ impl Connection {
     }
 
     /// Whether its session is in a job.
+    #[inline]
     pub(crate) fn is_out(&self) -> bool {
         self.flags.out
     }
 
     /// Queued output in bytes.
+    #[inline]
     pub(crate) fn queued_bytes(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len_bytes())
     }
@@ -160,16 +153,19 @@ impl Connection {
     }
 
     /// Puts it into the ready list; false if it stands there already.
+    #[inline]
     pub(crate) fn enqueue(&mut self) -> bool {
         !std::mem::replace(&mut self.flags.queued, true)
     }
 
     /// Takes it off the ready list.
+    #[inline]
     pub(crate) fn dequeue(&mut self) {
         self.flags.queued = false;
     }
 
     /// What to do next. Asking changes nothing.
+    #[inline]
     pub(crate) fn next(&self) -> Next {
         let flags = &self.flags;
         if flags.dead {
@@ -202,6 +198,7 @@ impl Connection {
     }
 
     /// The kernel says that there may be input. `drain`: a short read proves nothing.
+    #[inline]
     pub(crate) fn handle_readable(&mut self, drain: bool) {
         self.flags.readable = true;
         self.flags.drain_reads |= drain;
@@ -220,6 +217,7 @@ impl Connection {
 
     /// A read brought some bytes; `drained` if it brought less than it could have and the platform
     /// takes that as proof that there is no more.
+    #[inline]
     pub(crate) fn handle_received(&mut self, drained: bool) {
         if drained && !self.flags.drain_reads {
             self.flags.readable = false;
@@ -239,11 +237,13 @@ impl Connection {
     }
 
     /// Takes the input that waited for the rest of its frame.
+    #[inline]
     pub(crate) fn take_partial(&mut self) -> Option<BytesMut> {
         self.partial.take().map(|partial| *partial)
     }
 
     /// Keeps input that is not a whole frame.
+    #[inline]
     pub(crate) fn keep_partial(&mut self, partial: BytesMut) {
         debug_assert!(self.partial.is_none());
         if !partial.is_empty() && !self.flags.dead && !self.flags.discarding {
@@ -253,6 +253,7 @@ impl Connection {
 
     /// Sends the session out: it, and what it has to do; fills its hand. `None` if it is not at
     /// rest.
+    #[inline]
     pub(crate) fn take_session(
         &mut self,
         id: ConnId,
@@ -264,18 +265,16 @@ impl Connection {
         let session = session?;
         self.flags.out = true;
         self.lend(id, hand, limits);
-        let mut errand = Errand { eof: self.flags.eof, ..Errand::default() };
-        self.flags.eof = false;
-        if let Some(inbox) = self.inbox.take() {
+        let eof = std::mem::take(&mut self.flags.eof);
+        let inbox = self.inbox.take();
+        if let Some(inbox) = &inbox {
             hand.posted_bytes = inbox.posted_bytes;
-            errand.parcels = inbox.parcels;
-            errand.drained = inbox.drained;
-            errand.drain = inbox.drain;
         }
-        Some((session, errand))
+        Some((session, Errand { open: false, eof, inbox }))
     }
 
     /// Puts into `hand` what user code gets of this connection.
+    #[inline]
     pub(crate) fn lend(&mut self, id: ConnId, hand: &mut Hand, limits: &Limits) {
         debug_assert!(hand.outbox.is_empty() && hand.gate.is_none());
         hand.id = id;
@@ -297,6 +296,7 @@ impl Connection {
 
     /// The session is back, with what it decided. Its output comes next: what can be written goes
     /// straight to the system, the rest to [`Connection::handle_output`].
+    #[inline]
     pub(crate) fn handle_done(
         &mut self,
         session: Option<Box<dyn Session>>,
@@ -317,6 +317,7 @@ impl Connection {
     }
 
     /// Whether output may go to the system at once, because none waits before it.
+    #[inline]
     pub(crate) fn writes_through(&self) -> bool {
         let flags = &self.flags;
         let open = self.send != SendHalf::Closed && !flags.dead;
@@ -325,6 +326,7 @@ impl Connection {
 
     /// What a job said and the system has not taken. Of a dead connection it is kept as well: to
     /// be counted as unsent.
+    #[inline]
     pub(crate) fn handle_output(&mut self, hand: &mut Hand, limits: &Limits) {
         if self.send == SendHalf::Closed && !self.flags.dead {
             hand.outbox.clear();
@@ -341,6 +343,7 @@ impl Connection {
     }
 
     /// The output that waits.
+    #[inline]
     pub(crate) fn outbox_mut(&mut self) -> Option<&mut Outbox> {
         self.outbox.as_deref_mut()
     }
@@ -405,10 +408,12 @@ impl Connection {
     }
 
     /// When it wants to be looked at although nothing has happened.
+    #[inline]
     pub(crate) fn deadline(&self) -> Time {
         self.deadline
     }
 
+    #[inline]
     pub(crate) fn timer_mut(&mut self) -> &mut Option<TimerId> {
         &mut self.timer
     }

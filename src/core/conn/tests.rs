@@ -155,8 +155,7 @@ impl Rig {
     /// Ends the job that is out, after `act` has done what the handler does.
     pub(super) fn finish_job(&mut self, act: impl FnOnce(&mut Out)) {
         let mut out = self.out.take().expect("a job is out");
-        let Errand { parcels, .. } = &mut out.errand;
-        for parcel in std::mem::take(parcels) {
+        for parcel in std::mem::take(&mut out.errand.inbox_mut().parcels) {
             out.hand.outbox.put(parcel.unpack::<Bytes>().expect("bytes were packed"));
         }
         act(&mut out);
@@ -294,7 +293,7 @@ impl Rig {
         let mut hand = Hand::blank();
         let taken = self.conn.take_session(id(), &mut hand, &self.limits);
         let (session, errand) = taken.expect("the session is at rest");
-        self.drained_seen += usize::from(errand.drained);
+        self.drained_seen += usize::from(errand.is_drained());
         self.eofs_seen += usize::from(errand.eof);
         assert!(!errand.eof || self.peer.incoming == 0);
         self.out = Some(Out { session, hand, errand, input });

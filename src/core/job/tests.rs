@@ -163,7 +163,7 @@ fn who_closes_when_asked_to_drain_was_drained() {
         let handler = |_| Obedient { log: Arc::default(), panics_in_drop: false };
         let factory = Arc::new(Maker { codec: Raw, handler });
         let mut job = job(Task::Open(factory), input, hand(Verdict::Open));
-        job.errand.drain = true;
+        job.errand.inbox_mut().drain = true;
         run(job).2.verdict
     };
     assert!(matches!(drain(b""), Verdict::Close(Cause::Drained)));
@@ -180,7 +180,7 @@ fn room_for_output_is_told_before_the_end_of_input_and_not_after_a_finish() {
         let seen = Arc::clone(&log);
         let handler = move |_| Obedient { log: Arc::clone(&seen), panics_in_drop: false };
         let mut job = job(Task::Open(Arc::new(Maker { codec: Raw, handler })), b"", hand(verdict));
-        (job.errand.eof, job.errand.drained) = (true, true);
+        (job.errand.eof, job.errand.inbox_mut().drained) = (true, true);
         assert!(matches!(run(job).2.verdict, Verdict::Finish));
         assert_eq!(*log.lock().expect("no panic under the lock"), expected);
     }

@@ -40,6 +40,7 @@ impl Outbox {
     }
 
     /// Appends `bytes`: shares them where that is cheaper than a copy.
+    #[inline]
     pub fn put(&mut self, bytes: Bytes) {
         // What stands alone is written at once in the ordinary case: an echo copies nothing. If
         // the kernel does not take it, `compact` sees to it that it pins no large buffer.
@@ -64,17 +65,20 @@ impl Outbox {
 
     /// How many bytes wait.
     #[must_use]
+    #[inline]
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
     }
 
     /// Whether nothing waits.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len_bytes == 0
     }
 
     /// All that waits, if it is one slice.
+    #[inline]
     pub(crate) fn only(&self) -> Option<&[u8]> {
         let part = self.parts.front().filter(|_| self.parts.len() == 1)?;
         Some(match part {
@@ -101,6 +105,11 @@ impl Outbox {
     /// Forgets the first `count` bytes, which were written, and frees what held them.
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count <= self.len_bytes, "more written than there was");
+        // The ordinary case: one message, taken whole.
+        if count == self.len_bytes && self.parts.len() == 1 {
+            self.len_bytes = 0;
+            return self.drop_front();
+        }
         let mut left = count.min(self.len_bytes);
         self.len_bytes -= left;
         while left > 0 {
@@ -165,6 +174,7 @@ impl Outbox {
     }
 
     /// Forgets everything that waits and keeps what memory it would keep had it been written.
+    #[inline]
     pub(crate) fn clear(&mut self) {
         self.advance(self.len_bytes);
     }
@@ -176,8 +186,11 @@ impl Outbox {
     }
 
     /// Forgets everything that waits and frees all memory beyond `keep_max_bytes`: for recycling.
+    #[inline]
     pub(crate) fn reset(&mut self, keep_max_bytes: usize) {
-        self.clear();
+        if !self.is_empty() {
+            self.clear();
+        }
         if self.retained_bytes() > keep_max_bytes {
             self.copied_capacity = 0;
             self.spare = Vec::new();

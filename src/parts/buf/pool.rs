@@ -44,6 +44,7 @@ impl BufferPool {
     }
 
     /// Lends an empty buffer with a capacity of at least `chunk_bytes`.
+    #[inline]
     pub(crate) fn lease(&mut self) -> BytesMut {
         self.stats.leased_count += 1;
         if let Some(mut buffer) = self.idle.pop() {
@@ -56,6 +57,7 @@ impl BufferPool {
     }
 
     /// Takes a lent buffer back: whatever is left of it after splits, whatever it still contains.
+    #[inline]
     pub(crate) fn give_back(&mut self, mut buffer: BytesMut) {
         self.write_off();
         if !self.is_whole(&mut buffer) {
@@ -69,6 +71,7 @@ impl BufferPool {
     }
 
     /// Forgets a lent buffer that will not come back, such as one that died with a panic.
+    #[inline]
     pub(crate) fn write_off(&mut self) {
         debug_assert!(self.stats.leased_count > 0, "more buffers came back than were lent");
         self.stats.leased_count = self.stats.leased_count.saturating_sub(1);
@@ -99,6 +102,7 @@ impl BufferPool {
     /// allocates nothing. One that shows more has grown for a large frame: it goes back to the
     /// allocator, else a few large frames would make every buffer large. (One that has grown, was
     /// split and shows exactly a chunk by chance is kept: sound, and it ends with the next split.)
+    #[inline]
     fn is_whole(&self, buffer: &mut BytesMut) -> bool {
         buffer.clear();
         let chunk = self.chunk_bytes;

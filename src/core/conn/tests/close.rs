@@ -296,7 +296,7 @@ fn a_queue_that_grows_while_it_is_blocked_stops_the_reading() {
     assert_eq!(jobs, 4, "reading stops at the high mark");
     rig.make_room(usize::MAX);
     rig.run();
-    assert!(rig.out.as_ref().is_some_and(|out| out.errand.drained), "and goes on");
+    assert!(rig.out.as_ref().is_some_and(|out| out.errand.is_drained()), "and goes on");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn output_beyond_the_high_mark_that_leaves_at_once_has_drained_too() {
     let mut rig = Rig::open();
     rig.job();
     rig.send(&"z".repeat(HIGH));
-    assert!(rig.out.as_ref().is_some_and(|out| out.errand.drained));
+    assert!(rig.out.as_ref().is_some_and(|out| out.errand.is_drained()));
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn the_end_of_input_is_shown_although_the_queue_is_choked() {
     rig.make_room(HIGH);
     rig.run();
     rig.finish_job(|out| {
-        assert!(out.errand.drained && out.errand.eof);
+        assert!(out.errand.is_drained() && out.errand.eof);
         out.hand.finish();
     });
     assert_eq!(label(&rig.end()), "peer_finished");
@@ -344,7 +344,7 @@ fn a_drain_is_asked_for_once_also_while_it_opens() {
     rig.conn.handle_drain();
     rig.run();
     rig.finish_job(|_| {});
-    assert!(rig.out.as_ref().is_some_and(|out| out.errand.drain));
+    assert!(rig.out.as_ref().is_some_and(|out| out.errand.is_drain()));
     rig.finish_job(|out| out.hand.close(Cause::Closed));
     rig.conn.handle_drain();
     rig.run();
@@ -357,7 +357,7 @@ fn a_drain_survives_a_finish() {
     rig.job();
     rig.conn.handle_drain();
     rig.finish_job(|out| out.hand.finish());
-    assert!(rig.out.as_ref().is_some_and(|out| out.errand.drain));
+    assert!(rig.out.as_ref().is_some_and(|out| out.errand.is_drain()));
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn finish_job(rig: &mut Rig, put: usize, keep: usize, end: End) {
             out.input.clear();
             out.hand.finish();
         }
-        if out.errand.drain {
+        if out.errand.is_drain() {
             out.hand.close(Cause::Closed);
         }
         if out.hand.is_open() {
