@@ -214,7 +214,9 @@ impl<K: Kernel> Reactor<K> {
 
     /// How long the poll may block.
     fn patience(&self) -> Option<Duration> {
-        if !self.ready.is_empty() || !self.doomed.is_empty() || self.doors.iter().any(Door::wants) {
+        // Newcomers wait if the mail was read while handlers were heavy, after the accept phase.
+        let works = !self.ready.is_empty() || !self.doomed.is_empty();
+        if works || !self.newcomers.is_empty() || self.doors.iter().any(Door::wants) {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
