@@ -464,6 +464,7 @@ fn a_handler_stops_its_own_server() {
     });
     *control.lock().expect("not poisoned") = Some(server.control());
     let idle = connect(server.local_addr());
+    journal.wait_for(name(&idle), &Call::Open);
     let mut client = connect(server.local_addr());
     client.write_all(b"stop").expect("write");
     let report = server.wait().expect("a sound server");
