@@ -74,8 +74,11 @@ const NAP_MIN: Duration = Duration::from_micros(250);
 const NAP_MAX: Duration = Duration::from_millis(1);
 /// Quiet samples before the sentinel sleeps deep.
 const QUIET_MIN: u32 = 16;
-/// Heavy samples in a row before a reactor counts as heavy.
+/// By how many the looks that met a reactor in user code exceed the others before it counts as
+/// heavy.
 const HEAVY_MIN: u32 = 2;
+/// ... and at which no more are counted, so that it is soon over.
+const HEAVY_MAX: u32 = 4;
 /// A job that takes longer than this on the average is worth sharing.
 const HEAVY_JOB: Duration = Duration::from_micros(25);
 
@@ -152,9 +155,15 @@ impl Eye {
             }
         }
         let jobs = u32::try_from(word.jobs_since(self.word)).unwrap_or(u32::MAX);
-        let awake = !is_asleep(beat) && !is_asleep(self.beat);
+        let awake = !is_asleep(beat) && beat == self.beat;
         let slow = HEAVY_JOB.saturating_mul(jobs) < elapsed;
-        self.heavy_count = if awake && slow { self.heavy_count.saturating_add(1) } else { 0 };
+        // Few jobs alone prove nothing: reading and writing much takes its time too, and that is
+        // not to be shared. Where the time goes shows in where the looks meet the reactor.
+        self.heavy_count = match (awake && slow, ticket.is_some()) {
+            (false, _) => 0,
+            (true, true) => HEAVY_MAX.min(self.heavy_count + 1),
+            (true, false) => self.heavy_count.saturating_sub(1),
+        };
         pulse.mark(self.heavy_count >= HEAVY_MIN);
         let rests = is_asleep(beat) && beat == self.beat;
         let look = Look { suspicious: ticket.is_some(), quiet: ticket.is_none() && rests };
