@@ -3,6 +3,11 @@
 //!
 //! It shows the isolation by itself: one client sends nothing but slow messages
 //! while another measures how long its own take.
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "an example talks to its user"
+)]
 
 mod common;
 
@@ -14,7 +19,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use switchboard::{Context, Handler, Outcome, Raw, Scheduling};
+use switchboard::config::Scheduling;
+use switchboard::{Context, Handler, Outcome, Raw};
 
 const SLOW: u8 = 0xFF;
 const PINGS: usize = 4_000;

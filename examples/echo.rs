@@ -1,6 +1,7 @@
 //! Sends back whatever it receives; understands nothing but bytes.
 //!
 //! `cargo run --release --example echo`, then `nc 127.0.0.1 7000`.
+#![expect(clippy::print_stdout, reason = "an example talks to its user")]
 
 mod common;
 

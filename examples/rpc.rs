@@ -2,6 +2,11 @@
 //! client each second.
 //!
 //! A request is a word and its argument: `upper TEXT`, `reverse TEXT` or `quit`.
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "an example talks to its user"
+)]
 
 mod common;
 

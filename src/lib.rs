@@ -27,20 +27,55 @@ pub use words::id::ConnId;
 #[cfg(not(loom))]
 pub use {
     core::{
-        codec::{Codec, FrameTooLarge, LengthPrefixed, Raw},
-        context::{Context, SendError},
-        handle::{Handle, TrySendError},
-        handler::{Handler, HandlerFn, handler_fn},
+        codec::{Codec, LengthPrefixed, Raw},
+        context::Context,
+        handle::Handle,
+        handler::{Handler, handler_fn},
     },
-    engine::counters::ReactorSnapshot,
-    front::{
-        builder::Builder,
-        server::{Control, Report, Server, Snapshot},
-    },
-    parts::buf::Outbox,
+    front::{builder::Builder, server::Server},
     words::{
-        config::{Limits, Placement, Scheduling},
-        error::{BoxError, Error, Outcome},
-        reason::{Blame, Cause, ClosePhase, CloseReason},
+        config::Limits,
+        error::{Error, Outcome},
+        reason::CloseReason,
     },
 };
+
+/// What an own [`Codec`] needs, and what the ready-made ones answer.
+#[cfg(not(loom))]
+pub mod codec {
+    pub use crate::core::codec::FrameTooLarge;
+    pub use crate::parts::buf::Outbox;
+}
+
+/// Why connections end: the parts of a [`CloseReason`].
+#[cfg(not(loom))]
+pub mod close {
+    pub use crate::words::reason::{Blame, Cause, ClosePhase};
+}
+
+/// The choices of a [`Builder`].
+#[cfg(not(loom))]
+pub mod config {
+    pub use crate::words::config::{Placement, Scheduling};
+}
+
+/// Steering a [`Server`] at work, and what it says of itself.
+#[cfg(not(loom))]
+pub mod control {
+    pub use crate::engine::counters::ReactorSnapshot;
+    pub use crate::front::server::{Control, Report, Snapshot};
+}
+
+/// What calls on a connection answer when they fail, and the error of callbacks.
+#[cfg(not(loom))]
+pub mod error {
+    pub use crate::core::context::SendError;
+    pub use crate::core::handle::TrySendError;
+    pub use crate::words::error::BoxError;
+}
+
+/// The type behind [`handler_fn`].
+#[cfg(not(loom))]
+pub mod handler {
+    pub use crate::core::handler::HandlerFn;
+}

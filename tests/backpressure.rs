@@ -15,7 +15,10 @@ use common::{
     Call, Journal, PATIENCE, builder, by_default, connect, connect_narrow, echo, ends_in_reset,
     name, now, pattern, pause, read_all, serve, sum, wait_for, wait_until,
 };
-use switchboard::{Blame, Builder, Handle, Raw, SendError, Server, Snapshot, TrySendError};
+use switchboard::close::Blame;
+use switchboard::control::Snapshot;
+use switchboard::error::{SendError, TrySendError};
+use switchboard::{Builder, Handle, Raw, Server};
 
 /// More than the system takes from a server whose client does not read.
 const MUCH: usize = 12 << 20;

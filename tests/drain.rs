@@ -14,7 +14,9 @@ use common::{
     Call, Gate, PATIENCE, builder, by_default, connect, echo, ends_in_reset, frame, frames, name,
     pattern, pause, read_all, read_frame, serve, sum, try_connect, wait_for,
 };
-use switchboard::{Blame, Placement, Raw};
+use switchboard::Raw;
+use switchboard::close::Blame;
+use switchboard::config::Placement;
 
 /// Reads to the end in a thread of its own, then goes.
 fn reader(mut stream: TcpStream) -> thread::JoinHandle<Vec<u8>> {

@@ -14,7 +14,8 @@ use common::{
     Call, Gate, Journal, PATIENCE, builder, by_default, connect, echo, frames, name, read_frame,
     reset, serve, sum, wait_for, wait_until,
 };
-use switchboard::{Builder, Handle, Raw, Server, TrySendError};
+use switchboard::error::TrySendError;
+use switchboard::{Builder, Handle, Raw, Server};
 
 fn with_handles(builder: Builder) -> (Server, Journal, Receiver<Handle>) {
     let (sender, handles) = channel();

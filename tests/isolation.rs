@@ -12,7 +12,8 @@ use common::{
     Call, Gate, Journal, PATIENCE, builder, by_default, connect, echo, now, pause, serve, sum,
     wait_for,
 };
-use switchboard::{Builder, Error, Placement, Raw, Scheduling, Server};
+use switchboard::config::{Placement, Scheduling};
+use switchboard::{Builder, Error, Raw, Server};
 
 /// An echo whose handler waits at the gate if the first byte is a `B`.
 fn blocking(builder: Builder) -> (Server, Journal, Gate) {

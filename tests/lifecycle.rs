@@ -15,9 +15,9 @@ use common::{
     Call, Gate, PLANTED, builder, by_default, connect, connect_narrow, echo, ends_in_reset, frame,
     frames, hush, name, read_all, reset, serve, sum, try_connect, wait_for,
 };
+use switchboard::close::{Blame, ClosePhase};
 use switchboard::{
-    Blame, Builder, ClosePhase, CloseReason, Context, Handle, Handler, LengthPrefixed, Outcome,
-    Raw, Server,
+    Builder, CloseReason, Context, Handle, Handler, LengthPrefixed, Outcome, Raw, Server,
 };
 
 fn written(bytes: &[u8]) -> Call {
@@ -454,7 +454,7 @@ fn a_reset_is_survived_while_lingering_and_the_first_cause_stands() {
 
 #[test]
 fn a_handler_stops_its_own_server() {
-    let control: Arc<Mutex<Option<switchboard::Control>>> = Arc::default();
+    let control: Arc<Mutex<Option<switchboard::control::Control>>> = Arc::default();
     let its = Arc::clone(&control);
     let (server, journal) = serve(builder(), Raw::new(), move |_, call| {
         if let (Call::Frame(_), Some(control)) = (call, &*its.lock().expect("not poisoned")) {

@@ -14,9 +14,9 @@ use common::{
     Call, PLANTED, builder, by_default, connect, echo, ends_in_reset, frame, hush, reset, serve,
     sum, try_connect, wait_for,
 };
+use switchboard::config::{Placement, Scheduling};
 use switchboard::{
-    Builder, Context, Error, Handler, LengthPrefixed, Limits, Outcome, Placement, Raw, Scheduling,
-    Server, handler_fn,
+    Builder, Context, Error, Handler, LengthPrefixed, Limits, Outcome, Raw, Server, handler_fn,
 };
 
 fn limited(max: usize) -> Builder {

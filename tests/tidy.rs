@@ -21,12 +21,31 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Inside a room a module may use these neighbours and no other: room, user, used, reason. A star
 /// stands for every module of the room.
-const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[(
-    "sys",
-    "*",
-    "*",
-    "one list of items that the platforms supply, with a trait in front of it",
-)];
+const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
+    ("words", "reason", "error", "a close reason may hold the error of a callback"),
+    ("words", "config", "error", "what is out of range is answered with an error"),
+    ("words", "config", "id", "there are no more reactors than ids can tell apart"),
+    ("core", "context", "codec", "what is sent is encoded at once"),
+    ("core", "context", "handle", "it makes handles of its connection"),
+    ("core", "handler", "context", "every call has one"),
+    ("core", "session", "codec", "a codec and a handler make a session"),
+    ("core", "session", "handler", "a codec and a handler make a session"),
+    ("core", "session", "context", "it calls the handler with one"),
+    ("core", "session", "handle", "messages of other threads reach the codec here"),
+    ("core", "job", "*", "it runs sessions, with all that they need by value"),
+    ("core", "conn", "session", "a record holds its session while that is at rest"),
+    ("core", "conn", "context", "it fills the hand of a job and reads its verdict"),
+    ("core", "conn", "handle", "it keeps the gate of its handles"),
+    ("core", "conn", "lane", "it remembers whether its handler is slow"),
+    ("sys", "*", "*", "one list of items that the platforms supply, with a trait in front of it"),
+    ("engine", "desk", "counters", "a snapshot is asked for by letter"),
+    ("engine", "desk", "reactor", "a connection is handed to another reactor by letter"),
+    ("engine", "reactor", "counters", "it counts what it does"),
+    ("engine", "reactor", "desk", "it reads its mail and writes to others"),
+    ("engine", "reactor", "sched", "it is what the scheduler leases out"),
+    ("front", "builder", "server", "what is built"),
+    ("front", "server", "builder", "where it begins"),
+];
 
 /// Names that stand in one file or folder of `src` only, and why.
 const PLACES: &[(&str, &str, &str)] = &[
@@ -202,7 +221,9 @@ fn root(source: &Source, _: &Modules) -> Vec<(usize, String)> {
         return Vec::new();
     }
     let mut names = Vec::new();
-    for at in source.find("pub use") {
+    // Those in a `pub mod` are indented, and not at the root.
+    let at_root = |at: &usize| source.code[..*at].ends_with('\n') || *at == 0;
+    for at in source.find("pub use").filter(at_root) {
         parse_tree(&source.code, at + "pub use".len(), &[], &mut names);
     }
     for item in ["fn", "struct", "enum", "trait", "type", "const", "static", "union"] {

@@ -26,7 +26,7 @@ pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
                 println!("[--addr {default_addr}] [--reactors N] [--workers N]");
                 std::process::exit(0);
             }
-            _ => return Err(arg.unexpected()),
+            Short(_) | Long(_) | Value(_) => return Err(arg.unexpected()),
         }
     }
     Ok(options)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::{Context, Hand, Verdict};
+use super::context::{Context, Hand};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};

@@ -30,6 +30,9 @@ pub struct ReactorSnapshot {
     pub reactor: usize,
     /// Connections that it holds now.
     pub connections: usize,
+    /// Clients that wait in the system's queues to be accepted by this reactor; 0 where the system
+    /// does not tell (all but Linux).
+    pub waiting: u64,
     /// Connections opened since the start.
     pub opened: u64,
     /// Connections ended since the start, by the label of their cause; those that never happened
@@ -84,11 +87,6 @@ impl Counters {
     /// Counts the end of a connection.
     pub(crate) fn close(&mut self, cause: &Cause) {
         self.closed[cause.index()] += 1;
-    }
-
-    /// All ends so far.
-    pub(crate) fn closed_count(&self) -> u64 {
-        self.closed.iter().sum()
     }
 
     /// The ends by label, without those that never happened.

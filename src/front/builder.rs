@@ -14,7 +14,9 @@ use crate::edge::listener::Plan;
 use crate::engine::desk::{Common, Desk};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{self, Mode, Port, SchedConfig};
-use crate::sys::{Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit};
+use crate::sys::{
+    Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit, raise_descriptor_limit,
+};
 use crate::words::clock::Clock;
 use crate::words::config::{Limits, Placement, Scheduling, Threads};
 use crate::words::error::Error;
@@ -30,8 +32,11 @@ pub struct Builder {
     threads: Threads,
     placement: Placement,
     drain_deadline: Duration,
-    on_start: Option<Box<dyn FnOnce(&[SocketAddr])>>,
+    on_start: Option<Box<OnStart>>,
 }
+
+/// Told the addresses of all listeners.
+type OnStart = dyn FnOnce(&[SocketAddr]);
 
 /// Threads that the pool may grow to unless `workers_max` says otherwise.
 const WORKERS_MAX: usize = 512;
@@ -124,6 +129,18 @@ impl Builder {
         self
     }
 
+    /// Raises the number of files that the process may open as far as the system lets it, and
+    /// `connections_max` with it unless that was set. Nothing happens where there is no such limit.
+    #[must_use]
+    pub fn raise_descriptor_limit(mut self) -> Self {
+        let before = Limits::for_descriptors(descriptor_limit()).connections_max;
+        let after = Limits::for_descriptors(raise_descriptor_limit()).connections_max;
+        if self.limits.connections_max == before {
+            self.limits.connections_max = after;
+        }
+        self
+    }
+
     /// Changes the limits.
     ///
     /// ```
@@ -180,13 +197,12 @@ impl Builder {
         let (scheduler, ports) =
             sched::prepare::<Reactor<MioKernel>>(sched_config(threads), desks.clone());
         let reactors = make_reactors(kernels, &common, desks, ports, doors)?;
-        let stats = scheduler.stats();
         let running =
             scheduler.start(reactors).map_err(|error| Error::io("starting the threads", error))?;
         if let Some(tell) = on_start {
             tell(&addrs);
         }
-        Ok(Server::new(running, common, stats, addrs, clock))
+        Ok(Server::new(running, common, addrs, clock))
     }
 
     /// Starts the server and serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console

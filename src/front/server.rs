@@ -41,12 +41,11 @@ impl Server {
     pub(crate) fn new(
         running: Running<Reactor<MioKernel>>,
         common: Arc<Common<MioKernel>>,
-        stats: Arc<Stats>,
         addrs: Vec<SocketAddr>,
         clock: Clock,
     ) -> Self {
         let started = clock.now();
-        let control = Control { common, stats };
+        let control = Control { common, stats: running.stats() };
         Server { running: Some(running), control, addrs, clock, started }
     }
 
@@ -152,6 +151,8 @@ impl Server {
         if let Some(running) = self.running.take() {
             let joined = running.join(STOP_GRACE);
             report.stuck = joined.stuck;
+            report.unserved = joined.unserved.len();
+            report.take_overs = joined.stats.take_overs;
             for reactor in &joined.reactors {
                 report.add(reactor);
             }
@@ -278,6 +279,10 @@ pub struct Report {
     pub closed: Vec<(&'static str, u64)>,
     /// Threads that were left behind in a handler that did not return.
     pub stuck: usize,
+    /// Calls that were never made, because handlers that did not return held all threads.
+    pub unserved: usize,
+    /// Reactors that were taken over from a thread with a slow handler.
+    pub take_overs: u64,
     /// How long the server ran.
     pub elapsed: Duration,
 }
@@ -289,7 +294,7 @@ impl Report {
         self.closed.iter().map(|&(_, count)| count).sum()
     }
 
-    /// Connections ended for the cause with this [label](crate::Cause::label).
+    /// Connections ended for the cause with this [label](crate::close::Cause::label).
     #[must_use]
     pub fn closed_by(&self, label: &str) -> u64 {
         let matching = self.closed.iter().filter(|&&(name, _)| name == label);

@@ -63,6 +63,7 @@ impl<T> Table<T> {
     }
 
     /// The record `id` names, if it is still there.
+    #[cfg(test)]
     pub(crate) fn get(&self, id: ConnId) -> Option<&T> {
         let slot = self.slots.get(id.slot()).filter(|slot| self.is_named(slot, id));
         self.count_stale(slot.is_none());
@@ -140,6 +141,7 @@ impl<T> Table<T> {
     }
 
     /// All records with their ids, in the order of their slots.
+    #[cfg(test)]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut T)> {
         let reactor = self.reactor;
         self.slots.iter_mut().map(move |(slot, held)| {

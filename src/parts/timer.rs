@@ -138,11 +138,13 @@ impl Wheel {
     }
 
     /// Whether there is no entry.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// The memory it keeps beyond its own size.
+    #[cfg(test)]
     pub(crate) fn retained_bytes(&self) -> usize {
         // Laid out like the slab's own: an entry or the number of the next free one.
         self.entries.capacity() * size_of::<Result<Entry, usize>>()

@@ -138,8 +138,8 @@ impl Listener {
         Ok(Listener { socket: TcpListener::from_std(socket), accepted: *accepted })
     }
 
-    /// Gives the socket away, still non-blocking; it must not be watched any more.
-    pub(crate) fn into_std(self) -> std::net::TcpListener {
+    #[cfg(test)]
+    fn into_std(self) -> std::net::TcpListener {
         self.socket.into()
     }
 

@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use socket2::SockRef;
 
 use super::backend;
+use super::listen::tcp_queue;
 use super::{Event, Kernel, Listener};
 use crate::parts::mailbox::Wake;
 use crate::words::clock::{Clock, Time};
@@ -86,6 +87,10 @@ impl Kernel for MioKernel {
     #[inline]
     fn accept(&mut self, listener: &mut Listener) -> io::Result<(TcpStream, SocketAddr)> {
         listener.accept()
+    }
+
+    fn waiting(&self, listener: &Listener) -> Option<u32> {
+        tcp_queue(listener).ok().map(|(waiting, _limit)| waiting)
     }
 
     #[inline]

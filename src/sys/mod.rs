@@ -21,6 +21,7 @@ mod listen;
 mod mio;
 
 #[cfg(any(test, not(any(unix, windows))))]
+#[cfg_attr(any(unix, windows), expect(dead_code, reason = "built in tests, so as not to rot"))]
 mod fallback;
 #[cfg(unix)]
 mod unix;
@@ -36,10 +37,10 @@ use windows as backend;
 
 pub(crate) use accept::{AcceptFault, classify_accept};
 pub(crate) use backend::{
-    Interrupter, REUSE_PORT_BALANCES, Termination, descriptor_limit, raise_descriptor_limit,
+    REUSE_PORT_BALANCES, Termination, descriptor_limit, raise_descriptor_limit,
 };
 pub(crate) use kernel::{Event, Kernel};
-pub(crate) use listen::{Keepalive, ListenOptions, Listener, StreamOptions, tcp_queue};
+pub(crate) use listen::{ListenOptions, Listener, StreamOptions};
 pub(crate) use mio::MioKernel;
 
 /// Why [`Termination::wait`] returned.

@@ -10,7 +10,7 @@ use libc::c_int;
 use mio::Interest;
 use socket2::{Socket, TcpKeepalive};
 
-pub(crate) use self::termination::{Interrupter, Termination};
+pub(crate) use self::termination::Termination;
 use super::accept::AcceptFault::{self, Again, Exhausted, Fatal, Next};
 use super::listen::Keepalive;
 

@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, SockRef, Socket, Type};
-use switchboard::{
-    Builder, CloseReason, Codec, Context, Handler, LengthPrefixed, Outcome, Server, Snapshot,
-};
+use switchboard::control::Snapshot;
+use switchboard::{Builder, CloseReason, Codec, Context, Handler, LengthPrefixed, Outcome, Server};
 
 /// After this a test gives up waiting: far longer than anything takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
@@ -76,7 +75,7 @@ pub(crate) fn wait_for(
 /// The sum of one figure over all reactors.
 pub(crate) fn sum<T: std::iter::Sum>(
     snapshot: &Snapshot,
-    figure: impl Fn(&switchboard::ReactorSnapshot) -> T,
+    figure: impl Fn(&switchboard::control::ReactorSnapshot) -> T,
 ) -> T {
     snapshot.reactors.iter().map(figure).sum()
 }

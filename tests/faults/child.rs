@@ -8,9 +8,10 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use switchboard::{
-    CloseReason, Context, Control, Handler, Outcome, Placement, Raw, Report, SendError, handler_fn,
-};
+use switchboard::config::Placement;
+use switchboard::control::{Control, Report};
+use switchboard::error::SendError;
+use switchboard::{CloseReason, Context, Handler, Outcome, Raw, handler_fn};
 
 use crate::server::Server;
 
@@ -180,7 +181,7 @@ fn obey(control: &Control) {
 
 fn tell_snapshot(control: &Control) {
     let snapshot = control.snapshot();
-    let sum = |field: fn(&switchboard::ReactorSnapshot) -> u64| -> u64 {
+    let sum = |field: fn(&switchboard::control::ReactorSnapshot) -> u64| -> u64 {
         snapshot.reactors.iter().map(field).sum()
     };
     say(&format!(

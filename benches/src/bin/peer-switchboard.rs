@@ -6,7 +6,8 @@
 
 use std::error::Error;
 
-use switchboard::{Raw, Scheduling, Server, handler_fn};
+use switchboard::config::Scheduling;
+use switchboard::{Raw, Server, handler_fn};
 use switchboard_bench::peer::{self, Options};
 use switchboard_bench::sys;
 

@@ -130,10 +130,6 @@ impl Connection {
         }
     }
 
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
     /// Whether its session is in a job.
     #[inline]
     pub(crate) fn is_out(&self) -> bool {

@@ -135,6 +135,12 @@ impl<K: Kernel> Door<K> {
         self.ready && open && self.socket.is_some()
     }
 
+    /// How many clients wait to be accepted here, as far as is known.
+    pub(super) fn waiting(&self, kernel: &K) -> u64 {
+        let waiting = self.socket.as_ref().and_then(|socket| kernel.waiting(socket));
+        waiting.map_or(0, u64::from)
+    }
+
     /// When it is to be looked at although nothing has happened.
     pub(super) fn retry_at(&self) -> Option<Time> {
         self.shut.by_system

@@ -101,6 +101,9 @@ impl<K: Kernel> Reactor<K> {
     /// The turn goes on, or the reactor ends if there is nothing left.
     pub(super) fn end_turn(&mut self) {
         self.table.shrink();
+        if self.table.is_empty() {
+            self.io.pool.trim(1);
+        }
         self.phase = if self.is_over() { Phase::Stopped } else { Phase::Sleep };
     }
 }

@@ -349,6 +349,7 @@ impl<K: Kernel> Reactor<K> {
         ReactorSnapshot {
             reactor: self.port.index(),
             connections: self.table.len(),
+            waiting: self.doors.iter().map(|door| door.waiting(&self.io.kernel)).sum(),
             opened: counters.opened,
             closed: counters.closed_by_label(),
             jobs: counters.jobs,

@@ -33,6 +33,7 @@ pub(super) struct Io<K: Kernel> {
     pub(super) wheel: Wheel,
     pub(super) pool: BufferPool,
     /// Boxes for the next jobs.
+    #[expect(clippy::vec_box, reason = "it keeps the boxes, not the jobs")]
     blanks: Vec<Box<Job>>,
     /// One for each listener.
     pub(super) habits: Vec<Habit>,

@@ -106,6 +106,7 @@ impl Sample {
     }
 
     /// Whether the reactor has stopped for good.
+    #[cfg(test)]
     pub(super) fn is_retired(self) -> bool {
         self.0 == RETIRED
     }

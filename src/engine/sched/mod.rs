@@ -34,8 +34,12 @@ use crate::words::sync::Arc;
 
 pub(crate) use port::Port;
 #[cfg(not(loom))]
-pub(crate) use running::{Joined, Running, Scheduler};
-pub(crate) use stats::{Stats, StatsSnapshot};
+#[cfg(test)]
+pub(crate) use running::Joined;
+pub(crate) use running::{Running, Scheduler};
+pub(crate) use stats::Stats;
+#[cfg(test)]
+pub(crate) use stats::StatsSnapshot;
 
 /// What the scheduler leases out to threads: a reactor, seen from above.
 pub(crate) trait Leased: Send + 'static {

@@ -44,7 +44,7 @@ pub(crate) struct Work<'p, J> {
     /// The job itself.
     pub(crate) job: J,
     /// To be kept until the job is done, if it came from the slow lane.
-    pub(crate) permit: Option<SlowPermit<'p>>,
+    pub(crate) _permit: Option<SlowPermit<'p>>,
 }
 
 /// One of the threads that may be in the slow lane at once.
@@ -132,7 +132,7 @@ impl<J> Pool<J> {
         }
         let (home, job) = self.queues.steal(first)?;
         self.stats.steals.add();
-        Some(Work { home, job, permit: None })
+        Some(Work { home, job, _permit: None })
     }
 
     /// Whether the slow lane has a job that one more thread might run.
@@ -189,7 +189,7 @@ impl<J> Pool<J> {
         while self.slow_work_waits() {
             let permit = self.take_permit()?;
             if let Some((home, job)) = self.queues.steal_slow() {
-                return Some(Work { home, job, permit: Some(permit) });
+                return Some(Work { home, job, _permit: Some(permit) });
             }
             // Somebody may have seen a job but no permit, because we had it: so look again.
             drop(permit);

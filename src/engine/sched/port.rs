@@ -5,7 +5,6 @@ use std::fmt;
 use super::Mode;
 use super::pool::Pool;
 use super::queue::Local;
-use super::stats::Stats;
 use crate::words::sync::Arc;
 
 /// A reactor's end of the scheduler. It lies inside the reactor, so that whoever picks the reactor
@@ -76,11 +75,6 @@ impl<J> Port<J> {
     /// To be called after a poll that may have blocked.
     pub(crate) fn wake_up(&self) {
         self.pool.pulses[self.index].wake_up(&self.pool.watch);
-    }
-
-    /// The scheduler's counters.
-    pub(crate) fn stats(&self) -> &Arc<Stats> {
-        &self.pool.stats
     }
 }
 

@@ -1,4 +1,4 @@
-//! The queues that jobs wait in: one deque per reactor to steal from, one injector for the slow lane.
+//! The queues that jobs wait in: a deque per reactor to steal from, an injector for the slow lane.
 
 use std::iter;
 

@@ -78,11 +78,6 @@ impl<R: Leased> Scheduler<R> {
         (Scheduler { config, desks, pool }, ports)
     }
 
-    /// The counters, for as long as anybody wants to read them.
-    pub(crate) fn stats(&self) -> Arc<Stats> {
-        Arc::clone(&self.pool.stats)
-    }
-
     /// Starts all threads. `reactors` are in the order of the desks and ports.
     ///
     /// # Errors

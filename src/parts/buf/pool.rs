@@ -80,6 +80,9 @@ impl BufferPool {
     /// Frees idle buffers until at most `keep` are left.
     pub(crate) fn trim(&mut self, keep: usize) {
         let surplus = self.idle.len().saturating_sub(keep);
+        if surplus == 0 {
+            return;
+        }
         self.stats.surplus += surplus as u64;
         self.idle.truncate(keep);
         self.idle.shrink_to(keep);

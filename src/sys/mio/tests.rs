@@ -336,7 +336,7 @@ fn a_listener_is_deaf_while_it_is_not_watched() {
 
 #[test]
 fn accepted_streams_have_the_options() {
-    let keepalive = crate::sys::Keepalive {
+    let keepalive = crate::sys::listen::Keepalive {
         idle: Duration::from_secs(61),
         interval: Duration::from_secs(11),
         count: 4,

@@ -8,7 +8,7 @@ use super::super::{
     Joined, Leased, Mode, Port, Running, SchedConfig, Scheduler, StatsSnapshot, Step, prepare,
 };
 use crate::parts::mailbox::{Mailbox, Wake};
-use crate::words::sync::{Arc, Condvar, Mutex, lock, thread, wait, wait_timeout};
+use crate::words::sync::{Arc, Condvar, Mutex, lock, thread, wait};
 
 /// Longer than anything here takes, on a machine that does many other things.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
