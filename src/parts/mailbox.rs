@@ -95,6 +95,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Shows every letter to `look`, and leaves them where they are.
+    #[cfg(all(any(test, feature = "sim"), not(loom)))]
+    pub(crate) fn peek(&self, look: impl FnMut(&T)) {
+        lock(&self.letters).iter().for_each(look);
+    }
+
     /// Announces that the reader is about to block. `false`: there is mail, he must not.
     #[must_use]
     pub(crate) fn fall_asleep(&self) -> bool {

@@ -25,6 +25,10 @@ pub(crate) trait Kernel: Send + 'static {
     /// (unless its event said [`Event::drain`]).
     const SHORT_READ_DRAINS: bool;
 
+    /// Whether one thread plays all threads, as in a simulation: then a reactor says when it is
+    /// about to poll, since nobody would wake the one thread that there is.
+    const STEPPED: bool = false;
+
     /// The present moment.
     fn now(&self) -> Time;
 

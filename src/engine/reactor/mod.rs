@@ -73,6 +73,7 @@ pub(crate) struct Reactor<K: Kernel> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Sleep,
+    Poll(Option<Duration>),
     Mail,
     Accept,
     Run,
@@ -174,20 +175,30 @@ impl<K: Kernel> Reactor<K> {
         &self.counters
     }
 
-    /// Waits for something to do: the only phase that may block.
-    fn sleep_until_ready(&mut self) {
+    /// Begins a turn: says that it sleeps if it may, and for how long at most.
+    fn fall_asleep(&mut self) -> Option<Duration> {
         self.counters.turns += 1;
-        let timeout = self.patience();
-        let blocks = timeout != Some(Duration::ZERO) && self.desk.mailbox.fall_asleep();
-        let polled = if blocks {
-            self.port.fall_asleep();
-            let polled = self.kernel.poll(timeout, &mut self.events);
+        let patience = self.patience();
+        if patience == Some(Duration::ZERO) || !self.desk.mailbox.fall_asleep() {
+            return Some(Duration::ZERO);
+        }
+        self.port.fall_asleep();
+        patience
+    }
+
+    /// Connections that it holds a permit for.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn permit_count(&self) -> usize {
+        self.table.len() + self.newcomers.len()
+    }
+
+    /// Waits for something to do: the only phase that may block.
+    fn poll(&mut self, patience: Option<Duration>) {
+        let polled = self.kernel.poll(patience, &mut self.events);
+        if patience != Some(Duration::ZERO) {
             self.port.wake_up();
             self.desk.mailbox.wake_up();
-            polled
-        } else {
-            self.kernel.poll(Some(Duration::ZERO), &mut self.events)
-        };
+        }
         self.now = self.kernel.now();
         let polled = polled.and_then(|()| self.look_again());
         self.phase = Phase::Mail;
@@ -339,7 +350,7 @@ impl<K: Kernel> Reactor<K> {
             && self.doors.iter().all(Door::is_closed)
     }
 
-    fn snapshot(&self) -> ReactorSnapshot {
+    pub(crate) fn snapshot(&self) -> ReactorSnapshot {
         let pool = self.pool.stats();
         let counters = &self.counters;
         ReactorSnapshot {
@@ -381,7 +392,15 @@ impl<K: Kernel> Leased for Reactor<K> {
         loop {
             let job = match self.phase {
                 Phase::Sleep => {
-                    self.sleep_until_ready();
+                    let patience = self.fall_asleep();
+                    self.phase = Phase::Poll(patience);
+                    if K::STEPPED {
+                        return Step::Pause(patience);
+                    }
+                    None
+                }
+                Phase::Poll(patience) => {
+                    self.poll(patience);
                     None
                 }
                 Phase::Mail => {

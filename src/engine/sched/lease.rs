@@ -82,6 +82,14 @@ impl<R> Slot<R> {
         if self.word.load(Relaxed) == RETIRED { place.take() } else { None }
     }
 
+    /// Shows the reactor, if it lies here.
+    #[cfg(all(any(test, feature = "sim"), not(loom)))]
+    pub(super) fn peek(&self, look: &mut impl FnMut(&R)) {
+        if let Some(reactor) = &*lock(&self.place) {
+            look(reactor);
+        }
+    }
+
     fn put(&self, reactor: Box<R>) -> Ticket {
         let mut place = lock(&self.place);
         debug_assert!(place.is_none(), "held, so nothing lies here");
