@@ -79,6 +79,12 @@ impl<K: Kernel> Desk<K> {
         (self.clock)()
     }
 
+    /// How many connections are placed here.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
     /// A connection is placed here.
     pub(crate) fn place(&self) {
         self.load.fetch_add(1, Ordering::Relaxed);

@@ -190,6 +190,11 @@ impl<'s, R: Leased> Driver<'s, R> {
         }
     }
 
+    /// How many reactors have stopped.
+    pub(crate) fn stopped_count(&self) -> usize {
+        self.shared.slots.iter().filter(|slot| slot.sample().is_retired()).count()
+    }
+
     /// Lets a thread go on to where something else may come between. Where it waits to be called
     /// without having been, nothing happens.
     pub(crate) fn step(&mut self, thread: usize, now: Time) {
