@@ -12,8 +12,8 @@ use crate::words::clock::Time;
 /// What one reactor asks of the system it runs on.
 ///
 /// Generic and inlined: the real build contains no trace of the trait. The contract is mio's
-/// weakest: events may be spurious, stale, merged and in any order; a new one for a source is
-/// certain only after a call on it answered `WouldBlock`. No call blocks but [`Kernel::poll`].
+/// weakest: events may be spurious, stale, merged and in any order; a new one for a direction of a
+/// source is certain only after a call on the source answered `WouldBlock`. No call blocks but [`Kernel::poll`].
 /// No call answers `ErrorKind::Interrupted`: implementations try again.
 pub(crate) trait Kernel: Send + 'static {
     /// A connected byte stream.

@@ -397,7 +397,7 @@ impl Net {
     fn event(&self, watch: &Watch, level: Event) -> Option<Event> {
         let (input, room) = match self.arming {
             Arming::Edge => (watch.pending, watch.pending && watch.writable),
-            Arming::Told | Arming::All => (watch.armed_in, watch.armed_out && watch.writable),
+            Arming::Told => (watch.armed_in, watch.armed_out && watch.writable),
         };
         let readable = level.readable && input;
         let writable = level.writable && room;
@@ -473,7 +473,6 @@ impl Net {
                 watch.armed_in &= !event.readable;
                 watch.armed_out &= !event.writable;
             }
-            Arming::All => (watch.armed_in, watch.armed_out) = (false, false),
         }
         events.push(event);
     }
