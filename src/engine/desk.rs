@@ -130,6 +130,10 @@ pub(crate) struct Common<K: Kernel> {
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
+    /// Doors of all reactors that are not closed: through each may come a connection for any of
+    /// them. Closed with Release, after the last connection was posted; read with Acquire by a
+    /// reactor that is about to stop, before its last look at the mail.
+    doors_open: AtomicUsize,
     /// Desks that are starved. SeqCst, as [`Desk::starved`] says.
     starved_count: AtomicUsize,
     progress: Mutex<Progress>,
@@ -152,6 +156,7 @@ impl<K: Kernel> Common<K> {
             placement,
             admission,
             desks: OnceLock::new(),
+            doors_open: AtomicUsize::new(0),
             starved_count: AtomicUsize::new(0),
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
@@ -200,6 +205,23 @@ impl<K: Kernel> Common<K> {
                 desk.mailbox.post(Letter::Retry);
             }
         }
+    }
+
+    /// A door is open.
+    pub(crate) fn open_door(&self) {
+        self.doors_open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A door is closed. With the last one the reactors may stop that waited for it.
+    pub(crate) fn close_door(&self) {
+        if self.doors_open.fetch_sub(1, Ordering::Release) == 1 {
+            self.desks().iter().for_each(|desk| desk.mailbox.post(Letter::Retry));
+        }
+    }
+
+    /// Whether a reactor may still get a connection from another one.
+    pub(crate) fn any_door_open(&self) -> bool {
+        self.doors_open.load(Ordering::Acquire) > 0
     }
 
     /// Tells every reactor.

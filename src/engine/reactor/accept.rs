@@ -276,6 +276,8 @@ impl<K: Kernel> Reactor<K> {
         if let Some(mut socket) = door.socket.take() {
             // It is closed either way; that it could not be taken off the poll changes nothing.
             let _closed = self.kernel.unwatch_listener(&mut socket).is_err();
+            drop(socket);
+            self.common.close_door();
         }
     }
 

@@ -142,6 +142,7 @@ impl<K: Kernel> Reactor<K> {
         for door in &mut doors {
             door.watch(&mut kernel)?;
         }
+        doors.iter().filter(|door| !door.is_closed()).for_each(|_| common.open_door());
         let limits = &common.limits;
         let now = kernel.now();
         Ok(Reactor {
@@ -204,6 +205,7 @@ impl<K: Kernel> Reactor<K> {
         self.phase = Phase::Mail;
         if let Err(error) = polled {
             self.common.fail(Error::io("polling for events", error));
+            self.close_doors();
             self.phase = Phase::Stopped;
         }
         self.note_events();
@@ -347,7 +349,8 @@ impl<K: Kernel> Reactor<K> {
             && self.table.is_empty()
             && self.farewells_out == 0
             && self.newcomers.is_empty()
-            && self.doors.iter().all(Door::is_closed)
+            && !self.common.any_door_open()
+            && !self.desk.mailbox.has_mail()
     }
 
     pub(crate) fn snapshot(&self) -> ReactorSnapshot {
