@@ -182,6 +182,6 @@ fn faults(random: &mut Random) -> Faults {
         spawn: odds(90),
         handle: odds(60),
         suspend: odds(2),
-        delay: MICRO * u32::try_from(random.magnitude(50, 20_000)).unwrap_or(1),
+        delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
     }
 }
