@@ -76,6 +76,9 @@ impl Job {
             Task::Close(mut session, reason) => {
                 drop(hand);
                 let closed = catch_unwind(AssertUnwindSafe(|| session.close(&reason)));
+                if cfg!(switchboard_sim_mutant = "closed_twice") {
+                    session.close(&reason);
+                }
                 let dropped = catch_unwind(AssertUnwindSafe(|| drop(session)));
                 let panicked = closed.is_err() || dropped.is_err();
                 closed.unwrap_or_else(discard);

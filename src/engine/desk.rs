@@ -202,7 +202,9 @@ impl<K: Kernel> Common<K> {
         for desk in self.desks() {
             if desk.starved.swap(false, Ordering::SeqCst) {
                 self.starved_count.fetch_sub(1, Ordering::SeqCst);
-                desk.mailbox.post(Letter::Retry);
+                if !cfg!(switchboard_sim_mutant = "release_untold") {
+                    desk.mailbox.post(Letter::Retry);
+                }
             }
         }
     }
@@ -222,6 +224,7 @@ impl<K: Kernel> Common<K> {
     /// Whether a reactor may still get a connection from another one.
     pub(crate) fn any_door_open(&self) -> bool {
         self.doors_open.load(Ordering::Acquire) > 0
+            && !cfg!(switchboard_sim_mutant = "door_unheeded")
     }
 
     /// Tells every reactor.

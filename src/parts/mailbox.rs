@@ -105,7 +105,7 @@ impl<T> Mailbox<T> {
     #[must_use]
     pub(crate) fn fall_asleep(&self) -> bool {
         // Relaxed: the fence orders it before the look at the mail, and pairs with `post`.
-        self.asleep.store(true, Relaxed);
+        self.asleep.store(!cfg!(switchboard_sim_mutant = "mailbox_sleep_untold"), Relaxed);
         if !cfg!(switchboard_mutant = "mailbox_fence") {
             fence(SeqCst);
         }

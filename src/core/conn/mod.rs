@@ -210,7 +210,7 @@ impl Connection {
     /// The kernel says that there may be input. `drain`: a short read proves nothing.
     pub(crate) fn handle_readable(&mut self, drain: bool) {
         self.flags.readable = true;
-        self.flags.drain_reads |= drain;
+        self.flags.drain_reads |= drain && !cfg!(switchboard_sim_mutant = "urgent_ignored");
     }
 
     /// The kernel says that there may be room for output.
@@ -308,7 +308,12 @@ impl Connection {
             outbox.clear();
             Some(outbox)
         } else if let Some(queue) = &mut self.outbox {
-            queue.append(&mut outbox);
+            if cfg!(switchboard_sim_mutant = "output_overtakes") {
+                outbox.append(queue);
+                std::mem::swap(&mut **queue, &mut *outbox);
+            } else {
+                queue.append(&mut outbox);
+            }
             Some(outbox)
         } else {
             self.outbox = Some(outbox);

@@ -216,7 +216,9 @@ impl<K: Kernel> Reactor<K> {
                 Accepted::Connection(Newcomer { stream, peer, door, permit })
             }
             Err(error) => {
-                self.common.release(permit);
+                if !cfg!(switchboard_sim_mutant = "permit_kept") {
+                    self.common.release(permit);
+                }
                 self.handle_accept_error(index, error)
             }
         }
@@ -255,6 +257,9 @@ impl<K: Kernel> Reactor<K> {
             AcceptFault::Exhausted => {
                 self.counters.descriptor_pauses += 1;
                 door.shut.by_system = Some(self.now + self.common.limits.accept_retry);
+                if cfg!(switchboard_sim_mutant = "exhausted_forgotten") {
+                    door.ready = false;
+                }
                 self.common.starve(self.port.index());
                 Accepted::Shut
             }

@@ -347,7 +347,7 @@ impl<K: Kernel> Reactor<K> {
         }
         self.course != Course::Serve
             && self.table.is_empty()
-            && self.farewells_out == 0
+            && (self.farewells_out == 0 || cfg!(switchboard_sim_mutant = "farewell_unheeded"))
             && self.newcomers.is_empty()
             && !self.common.any_door_open()
             && !self.desk.mailbox.has_mail()

@@ -58,6 +58,9 @@ impl<K: Kernel> Reactor<K> {
                     may = May::Queue;
                 }
                 (Next::Read | Next::Serve | Next::Discard, May::Queue) => {
+                    if cfg!(switchboard_sim_mutant = "requeue_forgotten") && next == Next::Read {
+                        return None;
+                    }
                     if self.table.get_mut(id)?.conn.enqueue() {
                         self.ready.push_back(id);
                     }
@@ -106,7 +109,9 @@ impl<K: Kernel> Reactor<K> {
             Ok(0) => entry.conn.handle_eof(),
             Ok(count) => {
                 self.counters.received_bytes += count as u64;
-                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room);
+                let drains =
+                    K::SHORT_READ_DRAINS || cfg!(switchboard_sim_mutant = "short_read_drains");
+                entry.conn.handle_received(drains && count < room);
                 if first {
                     self.learn_habit(door, true);
                 }
@@ -165,7 +170,9 @@ impl<K: Kernel> Reactor<K> {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 entry.conn.handle_write_blocked(self.now, &self.common.limits);
-                self.watch_for_room(id, true);
+                if !cfg!(switchboard_sim_mutant = "room_forgotten") {
+                    self.watch_for_room(id, true);
+                }
             }
             Err(error) => entry.conn.die(Cause::of_io(&error)),
         }

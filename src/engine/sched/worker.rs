@@ -76,7 +76,9 @@ impl<R: Leased> Shared<R> {
     ) -> Option<Held<'_, R>> {
         let Some(mut held) = self.slots[index].pick_up(ticket) else {
             self.pool.stats.lost_races.add();
-            R::post(&self.desks[index], done, true);
+            if !cfg!(switchboard_sim_mutant = "overtaken_dropped") {
+                R::post(&self.desks[index], done, true);
+            }
             return None;
         };
         held.apply(done);

@@ -85,16 +85,8 @@ pub(super) enum Op {
 /// The payload of a planned panic; one that tells the panic hook nothing.
 struct Planned;
 
-const OPS: [Op; 8] = [
-    Op::Echo,
-    Op::Close,
-    Op::Finish,
-    Op::Abort,
-    Op::Flood,
-    Op::Share,
-    Op::Push,
-    Op::Drop,
-];
+const OPS: [Op; 8] =
+    [Op::Echo, Op::Close, Op::Finish, Op::Abort, Op::Flood, Op::Share, Op::Push, Op::Drop];
 
 /// Messages of a flood, and the size of each.
 const FLOOD: (u32, usize) = (20, 300);
@@ -174,6 +166,15 @@ impl App {
         let fails = call != "made" && book.random.chance(fail);
         book.life(id).failed |= fails && !matches!(call, "on_close" | "drop");
         fails
+    }
+
+    /// Another thread has looked whether a connection is open, and is going to abort it.
+    pub(super) fn begin_abort(&self) -> Option<ConnId> {
+        let mut book = lock(&self.book);
+        let open = |(_, handle): &&(usize, Handle)| handle.is_open();
+        let (id, handle) = book.handles.iter().rev().find(open)?.clone();
+        book.life(id).abort_asked = true;
+        Some(handle.id())
     }
 
     /// Another thread uses one of the handles, if there is one.

@@ -293,7 +293,9 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         let lingered = waited.is_some_and(|waited| waited >= net.linger);
         let discarded = facts.read_bytes > net.linger_bytes;
         if !over && !lingered && !discarded {
-            net.fail(format!("socket {id} was closed before its client or time had come to an end"));
+            net.fail(format!(
+                "socket {id} was closed before its client or time had come to an end"
+            ));
         }
         net.sockets[id].facts.lingered_out = !over;
         self.part(id, &mut net, Verb::Close);

@@ -14,12 +14,14 @@ use super::random::Random;
 use super::trace::Note;
 use super::{Failure, Summary};
 use crate::core::codec::LengthPrefixed;
+use crate::core::handle::{Command, Post};
 use crate::core::session::{Factory, Maker};
 use crate::engine::desk::{Common, Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
 use crate::words::clock::Time;
 use crate::words::config::Placement;
+use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
 type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
@@ -37,6 +39,9 @@ struct World<'s, const DRAINS: bool> {
     /// When the sentinel looks again; `None` while it sleeps deep.
     sample_at: Option<Time>,
     handle_at: Option<Time>,
+    /// A command that a thread of the user's is about to post, though its connection may be gone
+    /// by then.
+    late: Option<(Time, ConnId)>,
     phase: Phase,
     /// When the operator ends it all, if not when the clients have left.
     end_at: Option<Time>,
@@ -63,6 +68,7 @@ enum Actor {
     Wire(usize),
     /// A thread of the user's, with a handle.
     Stranger,
+    Late,
     Operator,
 }
 
@@ -96,7 +102,7 @@ pub(super) fn run(seed: u64) -> Result<Summary, Failure> {
     let played = catch_unwind(AssertUnwindSafe(play));
     let verdict = played.unwrap_or_else(|payload| Err(message(payload.as_ref())));
     let net = lock(&net);
-    let verdict = net.failure.clone().map_or(verdict, Err);
+    let verdict = verdict.and_then(|summary| net.failure.clone().map_or(Ok(summary), Err));
     verdict.map_err(|what| Failure {
         seed,
         what,
@@ -133,6 +139,7 @@ fn play<const DRAINS: bool>(
         clients,
         sample_at: None,
         handle_at: Some(Time::ZERO),
+        late: None,
         phase: Phase::Storm,
         end_at: (plan.ending != Ending::Quiet).then_some(end_at),
         suspended: false,
@@ -243,6 +250,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             self.handle_at.into_iter().for_each(|at| see(Actor::Stranger, at));
             see(Actor::Operator, Time::ZERO + self.plan.storm);
         }
+        self.late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
         self.end_at.into_iter().for_each(|at| see(Actor::Operator, at));
         drop(net);
         self.due = due;
@@ -272,6 +280,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Actor::Client(index) => self.clients[index].step(&mut lock(self.net)),
             Actor::Wire(id) => lock(self.net).deliver(id),
             Actor::Stranger => self.use_handle(),
+            Actor::Late => self.post_late(),
             Actor::Operator => self.operate(),
         }
     }
@@ -324,7 +333,10 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             self.handle_at = Some(net.delay() + Duration::from_micros(1));
             net.strikes(|faults| faults.handle)
         };
-        if wanted {
+        if wanted && self.late.is_none() && self.random.one_in(4) {
+            let late = self.app.begin_abort();
+            self.late = late.map(|name| (lock(self.net).delay(), name));
+        } else if wanted {
             self.app.use_handle();
         }
         let toggles = {
@@ -335,6 +347,13 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             self.suspended = !self.suspended;
             let order = if self.suspended { Order::Suspend } else { Order::Resume };
             self.order(&order, "suspend or resume");
+        }
+    }
+
+    fn post_late(&mut self) {
+        if let Some((_, name)) = self.late.take() {
+            lock(self.net).note(Note::Operator("late abort"));
+            self.common.desks()[name.reactor()].command(Command::Abort(name));
         }
     }
 
