@@ -8,6 +8,7 @@ use super::{Reactor, Watch};
 use crate::core::conn::Next;
 use crate::core::job::{Job, Task};
 use crate::sys::Kernel;
+use crate::words::clock::Time;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
 
@@ -162,14 +163,18 @@ impl<K: Kernel> Reactor<K> {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
                 outbox.advance(count);
-                let spare = entry.conn.handle_written(self.now, &self.common.limits);
+                // A deadline counts from now, not from the beginning of a turn in which handlers
+                // may have taken their time. Without one, nobody asks for the time.
+                let timed = entry.conn.deadline() != Time::NEVER;
+                let now = if timed { self.kernel.now() } else { self.now };
+                let spare = entry.conn.handle_written(now, &self.common.limits);
                 if let Some(spare) = spare {
                     self.keep_outbox(spare);
                     self.watch_for_room(id, false);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                entry.conn.handle_write_blocked(self.now, &self.common.limits);
+                entry.conn.handle_write_blocked(self.kernel.now(), &self.common.limits);
                 if !cfg!(switchboard_sim_mutant = "room_forgotten") {
                     self.watch_for_room(id, true);
                 }
@@ -188,7 +193,7 @@ impl<K: Kernel> Reactor<K> {
                 return;
             }
         }
-        entry.conn.handle_finished(self.now, &self.common.limits);
+        entry.conn.handle_finished(self.kernel.now(), &self.common.limits);
     }
 
     /// Starts to watch a connection that was read right after it was accepted, now that it rests.
