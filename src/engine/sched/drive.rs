@@ -199,16 +199,9 @@ impl<'s, R: Leased> Driver<'s, R> {
     /// without having been, nothing happens.
     pub(crate) fn step(&mut self, thread: usize, now: Time) {
         let Thread { seat, begun, state } = &mut self.threads[thread];
-        let next = match std::mem::replace(state, State::Gone) {
-            State::Wait { leaves, since } => match seat.take() {
-                Some(order) => {
-                    *begun = true;
-                    State::Obey(order)
-                }
-                None => self.shared.give_up_waiting(seat, leaves, since, now),
-            },
-            state => self.shared.go_on(state, seat, now),
-        };
+        let now_in = std::mem::replace(state, State::Gone);
+        *begun |= seat.is_taken();
+        let next = self.shared.go_on(now_in, seat, now);
         self.threads[thread].state = next;
     }
 
@@ -303,7 +296,11 @@ impl<R: Leased> Shared<R> {
                 drop(permit);
                 State::Serve { first: home }
             }
-            State::Wait { .. } | State::Gone => state,
+            State::Wait { leaves, since } => match seat.take() {
+                Some(order) => State::Obey(order),
+                None => self.give_up_waiting(seat, leaves, since, now),
+            },
+            State::Gone => State::Gone,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::app::{HEAD, Op, frame, parse};
-use super::net::{Net, Received};
+use super::net::{Net, Received, Socket};
 use super::plan::Plan;
 use super::random::Random;
 use super::trace::{Note, Verb};
@@ -28,6 +28,8 @@ pub(super) struct Client {
     pushes: u32,
     drops: u32,
     act_at: Time,
+    /// Who was deaf and silent now says at least that it is at the end.
+    calm: bool,
     pub(super) end: Option<End>,
 }
 
@@ -82,7 +84,7 @@ impl Client {
     /// A client as `random` will have it.
     pub(super) fn draw(plan: &Plan, mut random: Random) -> Client {
         let script = Script::draw(plan, &mut random);
-        let act_at = Time::ZERO + script.start;
+        let act_at = plan.epoch + script.start;
         Client {
             script,
             random,
@@ -96,6 +98,7 @@ impl Client {
             pushes: 0,
             drops: 0,
             act_at,
+            calm: false,
             end: None,
         }
     }
@@ -106,9 +109,7 @@ impl Client {
             return None;
         }
         let Some(id) = self.socket else { return Some(self.act_at) };
-        let reads = self.script.leave != Leave::Deaf && net.has_news(id);
-        let notices = net.sockets[id].reset_down && net.sockets[id].down.queue.is_empty();
-        let acts = reads || notices || self.may_send(net, id) > 0 || self.leaves(net, id);
+        let acts = self.reads(net, id) || self.may_send(net, id) > 0 || self.leaves(net, id);
         acts.then_some(self.act_at)
     }
 
@@ -116,10 +117,9 @@ impl Client {
     pub(super) fn step(&mut self, net: &mut Net) {
         self.act_at = net.now + self.random_pace();
         let Some(id) = self.socket else { return self.connect(net) };
-        let notices = net.sockets[id].reset_down && net.sockets[id].down.queue.is_empty();
         if self.leaves(net, id) {
             self.leave(net, id);
-        } else if notices || (self.script.leave != Leave::Deaf && net.has_news(id)) {
+        } else if self.reads(net, id) {
             self.read(net, id);
         }
         if self.end.is_none() {
@@ -130,12 +130,7 @@ impl Client {
     /// The faults are over: who was deaf or silent comes to an end now, and nobody dawdles.
     pub(super) fn calm_down(&mut self) {
         self.script.pace = self.script.pace.min(Duration::from_micros(100));
-        if self.script.leave == Leave::Deaf {
-            self.script.leave = Leave::Done;
-        }
-        if self.socket.is_none() {
-            self.act_at = self.act_at.min(Time::ZERO);
-        }
+        self.calm = true;
     }
 
     /// How many whole frames it has sent.
@@ -209,7 +204,7 @@ impl Client {
                 self.sent >= at.min(self.output.len())
             }
             Leave::ResetFrom(at) => self.received >= at,
-            Leave::Deaf => false,
+            Leave::Deaf => self.calm,
         }
     }
 
@@ -224,6 +219,20 @@ impl Client {
                 net.close(id);
                 self.end = Some(End::Left);
             }
+        }
+    }
+
+    /// Whether there is something for it to read; the deaf only notice that it is over.
+    fn reads(&self, net: &Net, id: usize) -> bool {
+        let Socket { down, reset_down, .. } = &net.sockets[id];
+        match self.script.leave {
+            Leave::Deaf => *reset_down || down.fin_arrived,
+            Leave::Done
+            | Leave::HalfClose
+            | Leave::CutAt(_)
+            | Leave::ResetAt(_)
+            | Leave::ResetFrom(_)
+            | Leave::VanishAt(_) => net.has_news(id),
         }
     }
 
@@ -317,8 +326,10 @@ impl Script {
             _ => Leave::Done,
         };
         let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
+        // Long after everybody else, when idle threads have left.
+        let late = Duration::from_secs(if random.one_in(64) { 12 } else { 0 });
         Script {
-            start: Duration::from_nanos(random.range(0, storm)),
+            start: Duration::from_nanos(random.range(0, storm)) + late,
             listener: random.below(plan.listeners),
             frames,
             ahead: if random.one_in(2) { 1 } else { random.size(1, 12) },

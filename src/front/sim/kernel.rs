@@ -54,12 +54,12 @@ pub(super) fn id_of(addr: SocketAddr) -> usize {
 }
 
 impl SimListener {
-    /// A listening socket for listener `number`, of the reactor with this poll.
-    pub(super) fn new(net: &Arc<Mutex<Net>>, number: usize, poll: usize) -> Self {
+    /// A listening socket for listener `number`.
+    pub(super) fn new(net: &Arc<Mutex<Net>>, number: usize) -> Self {
         let mut inner = lock(net);
         let id = inner.listeners.len();
         let waiting = std::collections::VecDeque::new();
-        inner.listeners.push(net::Listener { poll, number, waiting, open: true, watch: None });
+        inner.listeners.push(net::Listener { number, waiting, open: true, watch: None });
         SimListener { net: Arc::clone(net), id }
     }
 }
@@ -126,6 +126,11 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         let waiting = net.listeners[listener.id].waiting.front().copied();
         if failure.is_none() && waiting.is_some() && net.strikes(|faults| faults.accept_lost) {
             failure = Some(AcceptFault::Next);
+        }
+        if net.strikes(|faults| faults.broken) {
+            // The server is to end loudly.
+            failure = Some(AcceptFault::Fatal);
+            net.stopping = true;
         }
         let codes: Vec<i32> = failure.into_iter().flat_map(accept_codes).collect();
         if !codes.is_empty() {

@@ -47,8 +47,6 @@ pub(super) struct Poll {
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
-    /// The poll that watches it.
-    pub(super) poll: usize,
     /// Which of the server's listeners it belongs to.
     pub(super) number: usize,
     pub(super) waiting: VecDeque<usize>,
@@ -143,7 +141,7 @@ pub(super) enum Received {
 impl Net {
     pub(super) fn new(plan: &Plan, random: Random) -> Self {
         Net {
-            now: Time::ZERO,
+            now: plan.epoch,
             random,
             faults: plan.faults.clone(),
             trace: Trace::default(),

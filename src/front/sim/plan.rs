@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::random::{Odds, Random};
 use crate::engine::sched::{Mode, SchedConfig};
+use crate::words::clock::Time;
 use crate::words::config::{Limits, Placement};
 
 /// What is to be simulated.
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     pub(super) short_read_drains: bool,
     pub(super) faults: Faults,
     pub(super) ending: Ending,
+    /// What the clock says at the beginning.
+    pub(super) epoch: Time,
     /// How long there are faults.
     pub(super) storm: Duration,
     /// The most that one step of a thread takes.
@@ -69,6 +72,8 @@ pub(super) struct Faults {
     pub(super) accept_lost: Odds,
     /// The system runs out of descriptors for a while.
     pub(super) exhausted: Odds,
+    /// A listener breaks for good.
+    pub(super) broken: Odds,
     /// A socket cannot be watched.
     pub(super) watch: Odds,
     /// A callback of the handler panics.
@@ -114,17 +119,25 @@ impl Plan {
             arming,
             short_read_drains,
             faults: faults(random),
-            ending: match random.below(6) {
+            ending: match random.below(7) {
                 0 => Ending::Stop,
-                1 => Ending::Drain,
+                1 | 2 => Ending::Drain,
                 _ => Ending::Quiet,
             },
-            storm: MILLI * u32::try_from(random.magnitude(1, 100)).unwrap_or(1),
+            epoch: epoch(random),
+            storm: MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1),
             step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
             window: random.magnitude(64, 16 << 10),
             latency: MICRO * u32::try_from(random.magnitude(1, 4_000)).unwrap_or(1),
         }
     }
+}
+
+/// Zero, or shortly before the clock's milliseconds need one more group of bits.
+fn epoch(random: &mut Random) -> Time {
+    let bits = [0, 32, 36, 42][random.below(4)];
+    let nanos = (1_u64 << bits) * 1_000_000;
+    Time::from_nanos(nanos.saturating_sub(random.range(1, 100) * 1_000_000))
 }
 
 fn sched(random: &mut Random) -> SchedConfig {
@@ -154,7 +167,7 @@ fn limits(random: &mut Random) -> Limits {
     limits.send_high_bytes = random.magnitude(64, 16 << 10);
     limits.send_low_bytes = random.size(0, limits.send_high_bytes);
     limits.send_max_bytes = limits.send_high_bytes + random.magnitude(1 << 10, 256 << 10);
-    limits.write_stall = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
+    limits.write_stall = MILLI * u32::try_from(random.size(100, 600)).unwrap_or(1);
     limits.linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
     limits.linger_bytes = random.magnitude(64, 64 << 10);
     limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
@@ -162,6 +175,7 @@ fn limits(random: &mut Random) -> Limits {
 }
 
 fn faults(random: &mut Random) -> Faults {
+    let rare = random.one_in(16);
     let mut odds = |most| Odds::swarm(random, most);
     Faults {
         short_read: odds(95),
@@ -172,6 +186,7 @@ fn faults(random: &mut Random) -> Faults {
         empty: odds(30),
         accept_lost: odds(30),
         exhausted: odds(20),
+        broken: if rare { odds(2) } else { Odds::default() },
         watch: odds(10),
         panic: odds(5),
         fail: odds(5),

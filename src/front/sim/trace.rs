@@ -13,7 +13,6 @@ pub(super) struct Trace {
     last: VecDeque<(Time, Note)>,
     /// SipHash with fixed keys: two runs of one seed must end with the same.
     digest: DefaultHasher,
-    count: u64,
 }
 
 /// One event.
@@ -82,16 +81,10 @@ impl Trace {
     /// Notes an event.
     pub(super) fn note(&mut self, now: Time, note: Note) {
         (now.as_nanos(), note).hash(&mut self.digest);
-        self.count += 1;
         if self.last.len() == LAST {
             self.last.pop_front();
         }
         self.last.push_back((now, note));
-    }
-
-    /// How many events there were.
-    pub(super) fn count(&self) -> u64 {
-        self.count
     }
 
     /// The digest of all of them.

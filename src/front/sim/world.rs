@@ -127,7 +127,7 @@ fn play<const DRAINS: bool>(
     let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
     let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
-    let end_at = Time::from_nanos(random.range(0, storm));
+    let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
     let mut world = World {
         plan,
         random,
@@ -138,7 +138,7 @@ fn play<const DRAINS: bool>(
         threads: Vec::new(),
         clients,
         sample_at: None,
-        handle_at: Some(Time::ZERO),
+        handle_at: Some(plan.epoch),
         late: None,
         phase: Phase::Storm,
         end_at: (plan.ending != Ending::Quiet).then_some(end_at),
@@ -146,12 +146,13 @@ fn play<const DRAINS: bool>(
         steps: 0,
         due: Vec::new(),
     };
-    world.sample_at = world.driver.has_sentinel().then_some(Time::ZERO);
+    world.sample_at = world.driver.has_sentinel().then_some(plan.epoch);
     world.play()?;
     world.check_clients()?;
     let steps = world.steps;
     drop(world);
-    sum_up(&stage, &common, net, &stats, steps)
+    sum_up(&stage, &common, net, &stats, Summary { steps, ..Summary::default() })
+        .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
 }
 
 /// Builds the server as `Builder::start` does, but for its threads.
@@ -180,7 +181,7 @@ fn build<const DRAINS: bool>(
                 Placement::ReusePort => true,
                 Placement::LeastLoaded => number % plan.sched.reactors == index,
             };
-            let socket = here.then(|| SimListener::new(net, number, index));
+            let socket = here.then(|| SimListener::new(net, number));
             let number = u16::try_from(number).expect("a plan has few listeners");
             Door::new(number, socket, Arc::clone(&factory))
         });
@@ -248,7 +249,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         }
         if self.phase == Phase::Storm {
             self.handle_at.into_iter().for_each(|at| see(Actor::Stranger, at));
-            see(Actor::Operator, Time::ZERO + self.plan.storm);
+            see(Actor::Operator, self.plan.epoch + self.plan.storm);
         }
         self.late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
         self.end_at.into_iter().for_each(|at| see(Actor::Operator, at));
@@ -467,10 +468,9 @@ fn sum_up<const DRAINS: bool>(
     common: &Common<Kernel<DRAINS>>,
     net: &Mutex<Net>,
     stats: &Stats,
-    steps: u64,
+    mut summary: Summary,
 ) -> Result<Summary, String> {
     let reactors = stage.take_retired();
-    let mut summary = Summary { steps, ..Summary::default() };
     for reactor in &reactors {
         let snapshot = reactor.snapshot();
         let closed = reactor.counters().closed_count();
@@ -502,7 +502,6 @@ fn sum_up<const DRAINS: bool>(
         take_overs: stats.take_overs,
         steals: stats.steals,
         offloads: stats.offloads,
-        elapsed: net.now.since(Time::ZERO),
         digest: net.trace.digest(),
         ..summary
     })
