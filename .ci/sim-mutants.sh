@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 bugs="closed_twice
+deadline_of_turn
 door_unheeded
 exhausted_forgotten
 farewell_unheeded

@@ -174,7 +174,9 @@ impl<K: Kernel> Reactor<K> {
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                entry.conn.handle_write_blocked(self.kernel.now(), &self.common.limits);
+                let stale = cfg!(switchboard_sim_mutant = "deadline_of_turn");
+                let now = if stale { self.now } else { self.kernel.now() };
+                entry.conn.handle_write_blocked(now, &self.common.limits);
                 if !cfg!(switchboard_sim_mutant = "room_forgotten") {
                     self.watch_for_room(id, true);
                 }
