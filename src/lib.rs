@@ -24,6 +24,9 @@ mod front;
 
 pub use words::id::ConnId;
 
+#[cfg(all(any(test, feature = "sim"), not(loom)))]
+pub use front::sim;
+
 #[cfg(not(loom))]
 pub use {
     core::{

@@ -147,6 +147,9 @@ impl Job {
 /// The last call of a session, and its drop. True if one of them panicked.
 fn close(mut session: Box<dyn Session>, reason: CloseReason) -> bool {
     let closed = catch_unwind(AssertUnwindSafe(|| session.close(&reason)));
+    if cfg!(switchboard_sim_mutant = "closed_twice") {
+        session.close(&reason);
+    }
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(session)));
     // The handler's own error may stand in it.
     let forgotten = catch_unwind(AssertUnwindSafe(|| drop(reason)));

@@ -90,6 +90,12 @@ impl<K: Kernel> Desk<K> {
         (self.clock)()
     }
 
+    /// How many connections are placed here.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
     /// A connection is placed here.
     pub(crate) fn place(&self) {
         self.load.fetch_add(1, Ordering::Relaxed);
@@ -207,6 +213,7 @@ impl<K: Kernel> Common<K> {
     /// Whether a connection may still come from any reactor.
     pub(crate) fn has_open_doors(&self) -> bool {
         self.open_doors.load(Ordering::Acquire) > 0
+            && !cfg!(switchboard_sim_mutant = "door_unheeded")
     }
 
     /// A door of reactor `index` will wait for a release. Try once more after this.
@@ -235,7 +242,9 @@ impl<K: Kernel> Common<K> {
         for desk in self.desks() {
             if desk.starved.swap(false, Ordering::SeqCst) {
                 self.starved_count.fetch_sub(1, Ordering::SeqCst);
-                desk.mailbox.post(Letter::Retry(freed));
+                if !cfg!(switchboard_sim_mutant = "release_untold") {
+                    desk.mailbox.post(Letter::Retry(freed));
+                }
             }
         }
     }

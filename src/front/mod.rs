@@ -2,3 +2,5 @@
 
 pub(crate) mod builder;
 pub(crate) mod server;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;

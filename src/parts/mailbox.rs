@@ -95,12 +95,18 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Shows every letter to `look`, and leaves them where they are.
+    #[cfg(all(any(test, feature = "sim"), not(loom)))]
+    pub(crate) fn peek(&self, look: impl FnMut(&T)) {
+        lock(&self.letters).iter().for_each(look);
+    }
+
     /// Announces that the reader is about to block. `false`: there is mail, he must not.
     #[must_use]
     pub(crate) fn fall_asleep(&self) -> bool {
         // The fence orders it before the look at the mail, and pairs with `post`. AcqRel, like
         // every write of this flag: all of them are swaps, so that they stand in one order.
-        self.asleep.swap(true, AcqRel);
+        self.asleep.swap(!cfg!(switchboard_sim_mutant = "mailbox_sleep_untold"), AcqRel);
         if !cfg!(switchboard_mutant = "mailbox_fence") {
             fence(SeqCst);
         }

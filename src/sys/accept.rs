@@ -33,6 +33,12 @@ pub(crate) fn classify_accept(error: &io::Error) -> AcceptFault {
     known.map_or(AcceptFault::Next, |(_, fault)| *fault)
 }
 
+/// The codes that are known to mean `fault` here; for a kernel that makes them up.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn accept_codes(fault: AcceptFault) -> impl Iterator<Item = i32> {
+    backend::ACCEPT_FAULTS.iter().filter(move |row| row.1 == fault).map(|row| row.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::AcceptFault::{Again, Exhausted, Fatal, Next};

@@ -12,8 +12,8 @@ use crate::words::clock::Time;
 /// What one reactor asks of the system it runs on.
 ///
 /// Generic and inlined: the real build contains no trace of the trait. The contract is mio's
-/// weakest: events may be spurious, stale, merged and in any order; a new one for a source is
-/// certain only after a call on it answered `WouldBlock`. No call blocks but [`Kernel::poll`].
+/// weakest: events may be spurious, stale, merged and in any order; a new one for a direction of a
+/// source is certain only after a call on the source answered `WouldBlock`. No call blocks but [`Kernel::poll`].
 /// No call answers `ErrorKind::Interrupted`: implementations try again.
 pub(crate) trait Kernel: Send + 'static {
     /// A connected byte stream.
@@ -24,6 +24,10 @@ pub(crate) trait Kernel: Send + 'static {
     /// Whether a read that fills less than the buffer proves that the stream is empty
     /// (unless its event said [`Event::drain`]).
     const SHORT_READ_DRAINS: bool;
+
+    /// Whether one thread plays all threads, as in a simulation: then a reactor says when it is
+    /// about to poll, since nobody would wake the one thread that there is.
+    const STEPPED: bool = false;
 
     /// The present moment.
     fn now(&self) -> Time;

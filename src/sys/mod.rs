@@ -35,6 +35,8 @@ use unix as backend;
 #[cfg(windows)]
 use windows as backend;
 
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use accept::accept_codes;
 pub(crate) use accept::{AcceptFault, classify_accept};
 pub(crate) use backend::{
     REUSE_PORT_BALANCES, Termination, descriptor_limit, raise_descriptor_limit,

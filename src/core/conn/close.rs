@@ -91,6 +91,9 @@ impl Connection {
         self.send = SendHalf::Closed;
         if self.flags.discarding {
             self.deadline = now + limits.linger;
+            if cfg!(switchboard_sim_mutant = "linger_skipped") {
+                self.die(Cause::Closed);
+            }
         }
         self.end_if_over();
     }
@@ -119,7 +122,8 @@ impl Connection {
 
     /// The wheel says that `deadline` may have come. True if it has.
     pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
-        if now < self.deadline || self.flags.dead {
+        let early = now < self.deadline && !cfg!(switchboard_sim_mutant = "timer_early");
+        if early || self.flags.dead {
             return false;
         }
         self.deadline = Time::NEVER;

@@ -197,7 +197,7 @@ impl Connection {
     #[inline]
     pub(crate) fn handle_readable(&mut self, drain: bool) {
         self.flags.readable = true;
-        self.flags.drain_reads |= drain;
+        self.flags.drain_reads |= drain && !cfg!(switchboard_sim_mutant = "urgent_ignored");
     }
 
     /// The kernel says that there may be room for output.
@@ -328,7 +328,11 @@ impl Connection {
             hand.outbox.clear();
         }
         if !hand.outbox.is_empty() {
-            self.outbox.get_or_insert_default().append(&mut hand.outbox);
+            let queue = self.outbox.get_or_insert_default();
+            if cfg!(switchboard_sim_mutant = "output_overtakes") {
+                hand.outbox.append(queue);
+            }
+            queue.append(&mut hand.outbox);
             self.flags.choked |= self.queued_bytes() >= limits.send_high_bytes;
         }
         if let Some(gate) = &self.gate {

@@ -220,7 +220,9 @@ impl<K: Kernel> Reactor<K> {
                 Accepted::Connection(Newcomer { stream, peer, door, permit })
             }
             Err(error) => {
-                self.io.common.give_back(permit);
+                if !cfg!(switchboard_sim_mutant = "permit_kept") {
+                    self.io.common.give_back(permit);
+                }
                 self.handle_accept_error(index, error)
             }
         }
@@ -259,6 +261,9 @@ impl<K: Kernel> Reactor<K> {
             AcceptFault::Exhausted => {
                 self.io.counters.descriptor_pauses += 1;
                 door.shut.by_system = Some(self.io.now + self.io.common.limits.accept_retry);
+                if cfg!(switchboard_sim_mutant = "exhausted_forgotten") {
+                    door.ready = false;
+                }
                 self.io.common.starve(self.port.index());
                 Accepted::Shut
             }

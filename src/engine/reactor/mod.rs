@@ -62,6 +62,7 @@ pub(crate) struct Reactor<K: Kernel> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Sleep,
+    Poll(Option<Duration>),
     Mail,
     Accept,
     Run,
@@ -169,25 +170,36 @@ impl<K: Kernel> Reactor<K> {
         &self.io.counters
     }
 
-    /// Waits for something to do: the only phase that may block.
-    fn sleep_until_ready(&mut self) {
+    /// Begins a turn: says that it sleeps if it may, and for how long at most.
+    fn fall_asleep(&mut self) -> Option<Duration> {
         self.io.counters.turns += 1;
-        let timeout = self.patience();
-        let blocks = timeout != Some(Duration::ZERO) && self.desk.mailbox.fall_asleep();
-        let polled = if blocks {
-            self.port.fall_asleep();
-            let polled = self.io.kernel.poll(timeout, &mut self.events);
+        let patience = self.patience();
+        if patience == Some(Duration::ZERO) || !self.desk.mailbox.fall_asleep() {
+            return Some(Duration::ZERO);
+        }
+        self.port.fall_asleep();
+        patience
+    }
+
+    /// Connections that it holds a permit for.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn permit_count(&self) -> usize {
+        self.table.len() + self.newcomers.len()
+    }
+
+    /// Waits for something to do: the only phase that may block.
+    fn poll(&mut self, patience: Option<Duration>) {
+        let polled = self.io.kernel.poll(patience, &mut self.events);
+        if patience != Some(Duration::ZERO) {
             self.port.wake_up();
             self.desk.mailbox.wake_up();
-            polled
-        } else {
-            self.io.kernel.poll(Some(Duration::ZERO), &mut self.events)
-        };
+        }
         self.io.now = self.io.kernel.now();
         let polled = polled.and_then(|()| self.look_again());
         self.phase = Phase::Mail;
         if let Err(error) = polled {
             self.io.common.fail(Error::io("polling for events", error));
+            self.close_doors();
             self.phase = Phase::Stopped;
         }
         self.note_events();
@@ -332,18 +344,16 @@ impl<K: Kernel> Reactor<K> {
         if self.course == Course::Abandon {
             return true;
         }
-        // While it drains, other reactors may still hand over what they accept.
-        let may_get_more = self.course == Course::Drain
-            && (self.io.common.has_open_doors() || self.desk.mailbox.has_mail());
+        // Through an open door of any reactor a connection may still come for this one.
         self.course != Course::Serve
             && self.table.is_empty()
-            && self.farewells_out == 0
+            && (self.farewells_out == 0 || cfg!(switchboard_sim_mutant = "farewell_unheeded"))
             && self.newcomers.is_empty()
-            && self.doors.iter().all(Door::is_closed)
-            && !may_get_more
+            && !self.io.common.has_open_doors()
+            && !self.desk.mailbox.has_mail()
     }
 
-    fn snapshot(&self) -> ReactorSnapshot {
+    pub(crate) fn snapshot(&self) -> ReactorSnapshot {
         let pool = self.io.pool.stats();
         let counters = &self.io.counters;
         ReactorSnapshot {
@@ -386,7 +396,15 @@ impl<K: Kernel> Leased for Reactor<K> {
         loop {
             let job = match self.phase {
                 Phase::Sleep => {
-                    self.sleep_until_ready();
+                    let patience = self.fall_asleep();
+                    self.phase = Phase::Poll(patience);
+                    if K::STEPPED {
+                        return Step::Pause(patience);
+                    }
+                    None
+                }
+                Phase::Poll(patience) => {
+                    self.poll(patience);
                     None
                 }
                 Phase::Mail => {

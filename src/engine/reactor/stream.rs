@@ -104,7 +104,10 @@ impl<K: Kernel> Io<K> {
                     may = May::Queue;
                 }
                 (Next::Read | Next::Serve | Next::Discard, May::Queue) => {
-                    self.enqueue(id, entry);
+                    let forgets = cfg!(switchboard_sim_mutant = "requeue_forgotten");
+                    if !forgets || entry.conn.next() != Next::Read {
+                        self.enqueue(id, entry);
+                    }
                     break None;
                 }
                 (Next::Reap, _) => {
@@ -194,7 +197,9 @@ impl<K: Kernel> Io<K> {
             Ok(0) => entry.conn.handle_eof(),
             Ok(count) => {
                 self.counters.received_bytes += count as u64;
-                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room);
+                let drains =
+                    K::SHORT_READ_DRAINS || cfg!(switchboard_sim_mutant = "short_read_drains");
+                entry.conn.handle_received(drains && count < room);
                 return self.job(id, entry, input, leased);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
@@ -234,13 +239,21 @@ impl<K: Kernel> Io<K> {
         match write_once(&mut self.kernel, stream, outbox) {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
-                if entry.conn.handle_written(self.now, &self.common.limits) {
+                // A deadline counts from now, not from the beginning of a turn in which handlers
+                // may have taken their time. Without one, nobody asks for the time.
+                let timed = entry.conn.deadline() != Time::NEVER;
+                let now = if timed { self.kernel.now() } else { self.now };
+                if entry.conn.handle_written(now, &self.common.limits) {
                     self.watch_for_room(id, entry, false);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                entry.conn.handle_write_blocked(self.now, &self.common.limits);
-                self.watch_for_room(id, entry, true);
+                let stale = cfg!(switchboard_sim_mutant = "deadline_of_turn");
+                let now = if stale { self.now } else { self.kernel.now() };
+                entry.conn.handle_write_blocked(now, &self.common.limits);
+                if !cfg!(switchboard_sim_mutant = "room_forgotten") {
+                    self.watch_for_room(id, entry, true);
+                }
             }
             Err(error) => entry.conn.die(Cause::of_io(&error)),
         }
@@ -269,7 +282,7 @@ impl<K: Kernel> Io<K> {
                 return;
             }
         }
-        entry.conn.handle_finished(self.now, &self.common.limits);
+        entry.conn.handle_finished(self.kernel.now(), &self.common.limits);
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right

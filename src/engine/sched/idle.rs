@@ -48,6 +48,18 @@ impl<T> Seat<T> {
         }
     }
 
+    /// Takes what is there, without waiting.
+    #[cfg(all(any(test, feature = "sim"), not(loom)))]
+    pub(super) fn take(&self) -> Option<T> {
+        lock(&self.place).take()
+    }
+
+    /// Whether something is there.
+    #[cfg(all(any(test, feature = "sim"), not(loom)))]
+    pub(super) fn is_taken(&self) -> bool {
+        lock(&self.place).is_some()
+    }
+
     /// Waits until there is something, for `timeout` at the longest; may give up early.
     pub(super) fn wait_for(&self, timeout: Duration) -> Option<T> {
         let mut place = lock(&self.place);

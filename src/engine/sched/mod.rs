@@ -25,13 +25,20 @@ mod sentinel;
 mod stats;
 mod worker;
 
+#[cfg(all(any(test, feature = "sim"), not(loom)))]
+mod drive;
+
 #[cfg(all(test, loom))]
 mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use std::time::Duration;
+
 use crate::words::sync::Arc;
 
+#[cfg(all(any(test, feature = "sim"), not(loom)))]
+pub(crate) use drive::{Driver, Stage, Where};
 pub(crate) use port::Port;
 #[cfg(not(loom))]
 #[cfg(test)]
@@ -70,6 +77,9 @@ pub(crate) trait Leased: Send + 'static {
 pub(crate) enum Step<J> {
     /// This has to be run, outside.
     Run(J),
+    /// It is about to wait in its poll, for so long at most, and its thread has more to do than
+    /// to wait for it ([`Kernel::STEPPED`](crate::sys::Kernel::STEPPED)): go on when it may return.
+    Pause(Option<Duration>),
     /// It has ended for good.
     Stopped,
 }

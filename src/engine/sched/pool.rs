@@ -44,7 +44,7 @@ pub(crate) struct Work<'p, J> {
     /// The job itself.
     pub(crate) job: J,
     /// To be kept until the job is done, if it came from the slow lane.
-    pub(crate) _permit: Option<SlowPermit<'p>>,
+    pub(crate) permit: Option<SlowPermit<'p>>,
 }
 
 /// One of the threads that may be in the slow lane at once.
@@ -62,7 +62,7 @@ pub(super) enum Rest {
 }
 
 /// How long a thread beyond the standbys stays without being called.
-const IDLE_MAX: Duration = Duration::from_secs(10);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(10);
 
 impl Bounds {
     /// What `config` amounts to. Nobody but the reactors' threads is there if it has no workers,
@@ -132,7 +132,7 @@ impl<J> Pool<J> {
         }
         let (home, job) = self.queues.steal(first)?;
         self.stats.steals.add();
-        Some(Work { home, job, _permit: None })
+        Some(Work { home, job, permit: None })
     }
 
     /// Whether the slow lane has a job that one more thread might run.
@@ -149,16 +149,7 @@ impl<J> Pool<J> {
 
     /// Waits in `seat` until called; standbys for ever, others for [`IDLE_MAX`].
     pub(super) fn rest(&self, seat: &Arc<Seat<Order>>) -> Rest {
-        let rank = self.idle.announce(seat);
-        // Pairs with the fences in `offload` and `tell_to_quit`: either they see us in the list,
-        // or we see what they have done.
-        if !cfg!(switchboard_mutant = "pool_fence") {
-            fence(SeqCst);
-        }
-        let wanted = self.slow_work_waits() || self.quits();
-        if wanted && !cfg!(switchboard_mutant = "idle_unchecked") && self.idle.withdraw(seat) {
-            return Rest::Again;
-        }
+        let Some(rank) = self.sit_down(seat) else { return Rest::Again };
         if rank >= self.bounds.standbys {
             if let Some(order) = seat.wait_for(IDLE_MAX) {
                 return Rest::Called(order);
@@ -169,6 +160,21 @@ impl<J> Pool<J> {
             // The others have left, or an order is on the way.
         }
         Rest::Called(seat.wait())
+    }
+
+    /// Joins the idle threads, as the one of this rank; `None` if something has come up.
+    pub(super) fn sit_down(&self, seat: &Arc<Seat<Order>>) -> Option<usize> {
+        let rank = self.idle.announce(seat);
+        // Pairs with the fences in `offload` and `tell_to_quit`: either they see us in the list,
+        // or we see what they have done.
+        if !cfg!(switchboard_mutant = "pool_fence") {
+            fence(SeqCst);
+        }
+        let wanted = self.slow_work_waits() || self.quits();
+        if wanted && !cfg!(switchboard_mutant = "idle_unchecked") && self.idle.withdraw(seat) {
+            return None;
+        }
+        Some(rank)
     }
 
     /// Makes every thread end that comes to rest, or rests already.
@@ -187,9 +193,9 @@ impl<J> Pool<J> {
 
     fn find_slow_work(&self) -> Option<Work<'_, J>> {
         while self.slow_work_waits() {
-            let permit = self.take_permit()?;
+            let permit = self.takepermit()?;
             if let Some((home, job)) = self.queues.steal_slow() {
-                return Some(Work { home, job, _permit: Some(permit) });
+                return Some(Work { home, job, permit: Some(permit) });
             }
             // Somebody may have seen a job but no permit, because we had it: so look again.
             drop(permit);
@@ -197,7 +203,7 @@ impl<J> Pool<J> {
         None
     }
 
-    fn take_permit(&self) -> Option<SlowPermit<'_>> {
+    fn takepermit(&self) -> Option<SlowPermit<'_>> {
         let more = |running| (running < self.bounds.slow_max).then_some(running + 1);
         // Relaxed: a count; the fences around it order it against the queue.
         let taken = self.slow_running.fetch_update(Relaxed, Relaxed, more);

@@ -92,6 +92,19 @@ impl<R: Leased> Scheduler<R> {
         self.launch(reactors, Roster { spawn_max: Some(spawn_max), ..Roster::default() })
     }
 
+    /// The counters, for as long as anybody wants to read them.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn stats(&self) -> Arc<Stats> {
+        Arc::clone(&self.pool.stats)
+    }
+
+    /// What the threads share, for a driver that plays them.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn into_shared(self, reactors: Vec<R>) -> Shared<R> {
+        let reactors = reactors.into_iter().map(Box::new).collect();
+        Shared::new(reactors, self.desks, self.pool)
+    }
+
     fn launch(self, reactors: Vec<R>, roster: Roster) -> io::Result<Running<R>> {
         assert_eq!(self.config.reactors, reactors.len(), "one reactor for each desk");
         let bounds = self.pool.bounds;

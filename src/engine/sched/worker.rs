@@ -1,6 +1,7 @@
 //! What every thread does: turn what it holds until it loses it, then serve the pool until called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::idle::{Order, Seat};
 use super::lease::{Held, Slot, Ticket};
@@ -18,22 +19,25 @@ pub(crate) struct Shared<R: Leased> {
 }
 
 /// What a reactor wants after it has gone on with its turn.
-pub(crate) enum Advance<J> {
+pub(crate) enum Advance<'s, R: Leased> {
     /// That `job` is run; until then it lies in its slot under `ticket`.
     Job {
         /// For [`resume`].
         ticket: Ticket,
         /// For [`Leased::run`].
-        job: J,
+        job: R::Job,
     },
+    /// It is about to poll, and is still held.
+    Pause(Held<'s, R>, Option<Duration>),
     /// Nothing any more: it is put away.
     Stopped,
 }
 
 /// Turns a reactor until it needs user code to be run, and lays it down for that time.
-pub(crate) fn advance<R: Leased>(mut held: Held<'_, R>) -> Advance<R::Job> {
+pub(crate) fn advance<R: Leased>(mut held: Held<'_, R>) -> Advance<'_, R> {
     match held.step() {
         Step::Run(job) => Advance::Job { ticket: held.lay_down(), job },
+        Step::Pause(patience) => Advance::Pause(held, patience),
         Step::Stopped => {
             held.retire();
             Advance::Stopped
@@ -72,7 +76,9 @@ impl<R: Leased> Shared<R> {
     ) -> Option<Held<'_, R>> {
         let Some(mut held) = self.slots[index].pick_up(ticket) else {
             self.pool.stats.lost_races.add();
-            R::post(&self.desks[index], done, true);
+            if !cfg!(switchboard_sim_mutant = "overtaken_dropped") {
+                R::post(&self.desks[index], done, true);
+            }
             return None;
         };
         held.apply(done);
@@ -81,9 +87,11 @@ impl<R: Leased> Shared<R> {
 
     /// Runs a job that was found in a queue.
     pub(crate) fn run(&self, work: Work<'_, R::Job>) {
-        let desk = &self.desks[work.home];
-        let done = R::run(work.job, desk);
+        let Work { home, job, permit } = work;
+        let desk = &self.desks[home];
+        let done = R::run(job, desk);
         R::post(desk, done, false);
+        drop(permit);
     }
 
     /// Notes that one more reactor was put away.
@@ -152,6 +160,7 @@ impl<R: Leased> Shared<R> {
                         None => return,
                     }
                 }
+                Advance::Pause(again, _) => held = again,
                 Advance::Stopped => return self.note_stopped(index),
             }
         }
@@ -163,11 +172,13 @@ impl<R: Leased> Shared<R> {
         while let Some(held) = next.and_then(|ticket| self.slots[index].pick_up(ticket)) {
             let ended = catch_unwind(AssertUnwindSafe(move || {
                 let mut held = held;
-                while let Step::Run(job) = held.step() {
-                    let done = R::run(job, &self.desks[index]);
-                    held.apply(done);
+                loop {
+                    match held.step() {
+                        Step::Run(job) => held.apply(R::run(job, &self.desks[index])),
+                        Step::Pause(_) => {}
+                        Step::Stopped => return held.retire(),
+                    }
                 }
-                held.retire();
             }));
             if ended.is_ok() {
                 return self.note_stopped(index);

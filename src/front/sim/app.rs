@@ -1,0 +1,360 @@
+//! `App`: the protocol that the simulated server speaks, and the book it keeps of every call.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::kernel::id_of;
+use super::net::Net;
+use super::random::{Odds, Random};
+use super::trace::Note;
+use crate::core::context::{Context, SendError};
+use crate::core::handle::Handle;
+use crate::core::handler::Handler;
+use crate::words::error::Outcome;
+use crate::words::id::ConnId;
+use crate::words::reason::{Cause, CloseReason};
+use crate::words::sync::lock;
+
+/// What all handlers of one server share. The lock of the book comes before that of the net.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) book: Mutex<Book>,
+    pub(super) net: Arc<Mutex<Net>>,
+}
+
+/// What the handlers did.
+#[derive(Debug)]
+pub(super) struct Book {
+    /// By the number of the client's socket.
+    pub(super) lives: Vec<Life>,
+    /// Handles that other threads use.
+    pub(super) handles: Vec<(usize, Handle)>,
+    /// How long the job that has just run shall have taken.
+    pub(super) stall: Option<Duration>,
+    random: Random,
+}
+
+/// The life of one connection as its handler saw it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Life {
+    pub(super) made: u32,
+    pub(super) opened: u32,
+    pub(super) closed: u32,
+    pub(super) dropped: u32,
+    pub(super) name: Option<ConnId>,
+    /// Frames that were handled, and those that were answered.
+    pub(super) frames: u32,
+    pub(super) replies: u32,
+    /// Messages that other threads sent to this connection.
+    pub(super) pushes: u32,
+    pub(super) eof: bool,
+    pub(super) panicked: bool,
+    pub(super) failed: bool,
+    /// The handler, or a handle, asked for that.
+    pub(super) close_asked: bool,
+    pub(super) abort_asked: bool,
+    pub(super) finish_asked: bool,
+    pub(super) overflowed: bool,
+    pub(super) drain_told: bool,
+    pub(super) reason: Option<CloseReason>,
+}
+
+/// What a frame asks for; its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// Send it back.
+    Echo,
+    /// ... and close.
+    Close,
+    /// ... and finish.
+    Finish,
+    /// Abort.
+    Abort,
+    /// Send it back, and twenty times as much behind it.
+    Flood,
+    /// Send it back from another thread as well, from now on.
+    Share,
+    /// What another thread sends.
+    Push,
+    /// What belongs to a flood.
+    Drop,
+}
+
+/// The payload of a planned panic; one that tells the panic hook nothing.
+struct Planned;
+
+const OPS: [Op; 8] =
+    [Op::Echo, Op::Close, Op::Finish, Op::Abort, Op::Flood, Op::Share, Op::Push, Op::Drop];
+
+/// Messages of a flood, and the size of each.
+const FLOOD: (u32, usize) = (20, 300);
+
+impl Op {
+    pub(super) fn code(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) fn of(code: u8) -> Option<Op> {
+        OPS.get(usize::from(code)).copied()
+    }
+}
+
+/// The payload of a frame: what it asks for, whose it is, its number, and bytes that follow from
+/// these, so that each end can tell what the other must have sent.
+pub(super) fn frame(op: Op, id: usize, number: u32, len: usize) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(HEAD + len);
+    bytes.extend_from_slice(&[op.code()]);
+    bytes.extend_from_slice(&u32::try_from(id).unwrap_or(u32::MAX).to_be_bytes());
+    bytes.extend_from_slice(&number.to_be_bytes());
+    let first = bytes[4] ^ bytes[8].rotate_left(3);
+    bytes.extend((0..len).map(|at| first.wrapping_add(at.to_le_bytes()[0].wrapping_mul(7))));
+    bytes.freeze()
+}
+
+/// What comes before the filling.
+pub(super) const HEAD: usize = 9;
+
+/// What a frame asks for and its number; an error if it is not what the client `id` must send or
+/// get.
+pub(super) fn parse(bytes: &[u8], id: usize) -> Result<(Op, u32), String> {
+    let op = bytes.first().copied().and_then(Op::of).ok_or("no frame of ours")?;
+    let number = bytes.get(5..HEAD).ok_or("a short frame")?;
+    let number = number.iter().fold(0u32, |sum, &byte| sum << 8 | u32::from(byte));
+    if bytes != &frame(op, id, number, bytes.len() - HEAD)[..] {
+        return Err(format!("frame {number} ({op:?}) of {} bytes is not as sent", bytes.len()));
+    }
+    Ok((op, number))
+}
+
+impl App {
+    pub(super) fn new(net: Arc<Mutex<Net>>, random: Random) -> Self {
+        let book = Book { lives: Vec::new(), handles: Vec::new(), stall: None, random };
+        App { book: Mutex::new(book), net }
+    }
+
+    /// Makes the handler of a new connection.
+    pub(super) fn handler(self: &Arc<Self>, id: usize) -> Talker {
+        self.enter(id, "made", |life| life.made += 1);
+        Talker { app: Arc::clone(self), id }
+    }
+
+    /// Notes a call, and lets it panic, fail or stall as the faults will have it.
+    fn enter(&self, id: usize, call: &'static str, note: impl FnOnce(&mut Life)) -> bool {
+        let mut book = lock(&self.book);
+        let (panic, fail, stall, delay) = {
+            let mut net = lock(&self.net);
+            net.note(Note::Callback(id, call));
+            let faults = &net.faults;
+            (faults.panic, faults.fail, faults.stall, faults.delay)
+        };
+        let late = book.life(id).dropped > 0 || (book.life(id).closed > 0 && call != "drop");
+        if late {
+            lock(&self.net).fail(format!("`{call}` of socket {id} after its end"));
+        }
+        note(book.life(id));
+        if book.random.chance(stall) {
+            let most = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+            book.stall = Some(Duration::from_nanos(book.random.range(0, most)));
+        }
+        if book.panics(panic) {
+            book.life(id).panicked = true;
+            drop(book);
+            std::panic::resume_unwind(Box::new(Planned));
+        }
+        let fails = call != "made" && book.random.chance(fail);
+        book.life(id).failed |= fails && !matches!(call, "on_close" | "drop");
+        fails
+    }
+
+    /// Another thread has looked whether a connection is open, and is going to abort it.
+    pub(super) fn begin_abort(&self) -> Option<ConnId> {
+        let mut book = lock(&self.book);
+        let open = |(_, handle): &&(usize, Handle)| handle.is_open();
+        let (id, handle) = book.handles.iter().rev().find(open)?.clone();
+        book.life(id).abort_asked = true;
+        Some(handle.id())
+    }
+
+    /// Another thread uses one of the handles, if there is one.
+    pub(super) fn use_handle(&self) {
+        let mut book = lock(&self.book);
+        if book.handles.is_empty() {
+            return;
+        }
+        let count = book.handles.len();
+        let at = book.random.below(count);
+        let (id, handle) = book.handles[at].clone();
+        match book.random.below(24) {
+            0 => {
+                book.life(id).close_asked = true;
+                drop(book);
+                handle.close();
+            }
+            1 => {
+                book.life(id).abort_asked = true;
+                drop(book);
+                handle.abort();
+            }
+            _ => {
+                let number = book.life(id).pushes;
+                let len = book.random.magnitude(1, 2_000);
+                drop(book);
+                if handle.try_send(frame(Op::Push, id, number, len)).is_ok() {
+                    lock(&self.book).life(id).pushes += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Book {
+    /// The life of the connection with this socket.
+    pub(super) fn life(&mut self, id: usize) -> &mut Life {
+        if self.lives.len() <= id {
+            self.lives.resize_with(id + 1, Life::default);
+        }
+        &mut self.lives[id]
+    }
+
+    fn panics(&mut self, odds: Odds) -> bool {
+        self.random.chance(odds)
+    }
+}
+
+/// The handler of one connection.
+#[derive(Debug)]
+pub(super) struct Talker {
+    app: Arc<App>,
+    id: usize,
+}
+
+impl Talker {
+    /// Notes a call of ours; an error if it is to fail.
+    fn enter(&self, call: &'static str, note: impl FnOnce(&mut Life)) -> Outcome {
+        if self.app.enter(self.id, call, note) { Err("planned".into()) } else { Ok(()) }
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Life)) {
+        note(lock(&self.app.book).life(self.id));
+    }
+
+    fn broken(&self, what: &str) {
+        lock(&self.app.net).fail(format!("socket {}: {what}", self.id));
+    }
+
+    fn send(&self, cx: &mut Context<'_>, message: Bytes) -> Outcome {
+        match cx.send(message) {
+            Ok(()) => Ok(()),
+            Err(SendError::Overflow { .. }) => {
+                self.note(|life| life.overflowed = true);
+                Err("overflow".into())
+            }
+            Err(error) => {
+                self.broken(&format!("the reply was refused: {error}"));
+                Err("refused".into())
+            }
+        }
+    }
+}
+
+impl Handler for Talker {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if id_of(cx.peer()) != self.id {
+            self.broken("the context is of another connection");
+        }
+        self.enter("on_open", |life| {
+            life.opened += 1;
+            life.name = Some(cx.id());
+        })
+    }
+
+    fn on_frame(&mut self, cx: &mut Context<'_>, frame_in: BytesMut) -> Outcome {
+        let parsed = parse(&frame_in, self.id);
+        let (expected, opened) = {
+            let mut book = lock(&self.app.book);
+            let life = book.life(self.id);
+            (life.frames, life.opened)
+        };
+        let (op, number) = match parsed {
+            Ok(parsed) => parsed,
+            Err(what) => {
+                self.broken(&what);
+                return Err("not understood".into());
+            }
+        };
+        if number != expected || opened != 1 {
+            self.broken(&format!("frame {number} instead of {expected}; opened {opened} times"));
+        }
+        self.enter("on_frame", |life| life.frames += 1)?;
+        if op == Op::Abort {
+            self.note(|life| life.abort_asked = true);
+            cx.abort();
+            return Ok(());
+        }
+        self.send(cx, frame_in.freeze())?;
+        self.note(|life| life.replies += 1);
+        match op {
+            Op::Close => {
+                self.note(|life| life.close_asked = true);
+                cx.close();
+            }
+            Op::Finish => {
+                self.note(|life| life.finish_asked = true);
+                cx.finish();
+            }
+            Op::Flood => {
+                for at in 0..FLOOD.0 {
+                    self.send(cx, frame(Op::Drop, self.id, at, FLOOD.1))?;
+                }
+            }
+            Op::Share => {
+                let handle = cx.handle();
+                lock(&self.app.book).handles.push((self.id, handle));
+            }
+            Op::Echo | Op::Abort | Op::Push | Op::Drop => {}
+        }
+        Ok(())
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.enter("on_eof", |life| life.eof = true)?;
+        cx.finish();
+        Ok(())
+    }
+
+    fn on_drained(&mut self, _: &mut Context<'_>) -> Outcome {
+        self.enter("on_drained", |_| {})
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.enter("on_drain", |life| life.drain_told = true)?;
+        cx.close();
+        Ok(())
+    }
+
+    fn on_close(&mut self, reason: &CloseReason) {
+        let _fails = self.app.enter(self.id, "on_close", |life| {
+            life.closed += 1;
+            life.reason = Some(reason.clone());
+        });
+        let panicked = matches!(reason.cause(), Cause::HandlerPanicked);
+        let mut book = lock(&self.app.book);
+        if panicked && !book.life(self.id).panicked {
+            drop(book);
+            self.broken("closed for a panic that nobody had");
+        }
+    }
+}
+
+impl Drop for Talker {
+    fn drop(&mut self) {
+        // A panic in a drop that unwinding makes would end the process.
+        if std::thread::panicking() {
+            lock(&self.app.book).life(self.id).dropped += 1;
+            return;
+        }
+        let _fails = self.app.enter(self.id, "drop", |life| life.dropped += 1);
+    }
+}

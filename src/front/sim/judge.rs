@@ -1,0 +1,105 @@
+//! `judge`: what must be true of every connection once it is over, and whether an end was fair.
+
+use super::app::Life;
+use super::client::{Client, End};
+use super::net::{Facts, Net, ServerEnd};
+use super::plan::Plan;
+use crate::words::reason::{Cause, CloseReason};
+
+/// What is wrong with the story of one client; `None` if nothing is.
+pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Result<(), String> {
+    let Some(id) = client.socket else {
+        return claim(client.end == Some(End::Refused), "it never connected");
+    };
+    let socket = &net.sockets[id];
+    let facts = &socket.facts;
+    claim(client.end.is_some(), "the client has not come to an end")?;
+    claim(socket.end != ServerEnd::Held, "the server still holds it")?;
+    let accepted = facts.closed_at.is_some();
+    if !accepted {
+        return claim(life.made == 0, "a handler for a connection that nobody accepted");
+    }
+    let has_life = life.made == 1 || net.stopping;
+    claim(has_life, &format!("{} handlers were made", life.made))?;
+    if life.opened == 0 {
+        // The maker itself panicked, or there never was time for it.
+        let fair = life.panicked || net.stopping;
+        return claim(fair && life.closed == 0, "a connection that was never opened");
+    }
+    let calls = (life.opened, life.closed, life.dropped);
+    claim(calls == (1, 1, 1), &format!("(opened, closed, dropped) are {calls:?}"))?;
+    let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
+    let told = format!("{reason}, {life:?}, {facts:?}");
+    claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;
+    judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))
+}
+
+/// Whether what happened gives that reason.
+fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseReason) -> bool {
+    match reason.cause() {
+        Cause::PeerFinished => facts.client_finished && life.eof,
+        Cause::PeerReset => facts.client_reset && facts.error_told,
+        Cause::Truncated => facts.client_finished && facts.eof_told,
+        Cause::Closed => life.close_asked || life.finish_asked,
+        Cause::Drained => life.drain_told,
+        Cause::Aborted => life.abort_asked,
+        Cause::HandlerFailed(_) => life.failed,
+        Cause::HandlerPanicked => life.panicked,
+        Cause::WriteStalled => is_fair_stall(plan, facts),
+        Cause::Overflow => life.overflowed || life.pushes > 0,
+        Cause::ServerStopped => net.stopping,
+        Cause::Io(..) => facts.watch_failed || facts.error_told,
+        Cause::CodecFailed(_) => false,
+    }
+}
+
+/// The timer was not early, and the server did not merely miss that there was room.
+fn is_fair_stall(plan: &Plan, facts: &Facts) -> bool {
+    let Some(closed) = facts.closed_at else { return false };
+    let waited = closed.since(facts.last_progress);
+    let missed = facts.room_since.map(|since| closed.since(since));
+    // With handlers that take their time, all threads may be in one.
+    let attentive = plan.faults.stall.is_off();
+    let overlooked = missed.is_some_and(|missed| attentive && missed > plan.limits.write_stall / 2);
+    waited >= plan.limits.write_stall && !overlooked
+}
+
+/// What was promised was delivered.
+fn judge_delivery(
+    net: &Net,
+    life: &Life,
+    client: &Client,
+    facts: &Facts,
+    reason: &CloseReason,
+) -> Result<(), String> {
+    claim(client.replies <= life.replies, "more replies came than were sent")?;
+    let graceful = matches!(
+        reason.cause(),
+        Cause::PeerFinished
+            | Cause::Truncated
+            | Cause::Closed
+            | Cause::Drained
+            | Cause::HandlerFailed(_)
+    );
+    let disturbed = net.stopping
+        || facts.client_reset
+        || facts.reset_by_server
+        || facts.watch_failed
+        || facts.lingered_out;
+    if !graceful || disturbed || client.is_rude() {
+        return Ok(());
+    }
+    claim(reason.unsent_bytes() == 0, "unsent bytes of a connection that ended well")?;
+    let (came, sent) = (client.replies, life.replies);
+    claim(came == sent, &format!("{came} replies came of {sent} that were sent"))?;
+    claim(client.end == Some(End::Eof), "a reset instead of an end")?;
+    if matches!(reason.cause(), Cause::PeerFinished) {
+        let (frames, sent) = (life.frames as usize, client.frames_sent());
+        return claim(frames == sent, &format!("{frames} frames were handled of {sent}"));
+    }
+    Ok(())
+}
+
+fn claim(holds: bool, what: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}

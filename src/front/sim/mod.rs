@@ -1,0 +1,91 @@
+//! `sim`: the whole server in a simulated world, where a number says everything that happens.
+//!
+//! The very same reactors and the very same steps of threads, on a kernel, a network and clients
+//! that are made up; one thread plays them all, in an order that the seed decides (the idea of
+//! FoundationDB and TigerBeetle). After a while of faults comes a calm in which everything has to
+//! finish and to be given back.
+//!
+//! ```text
+//!   World ──steps──▶ Driver ──▶ Reactor ──▶ SimKernel ──▶ Net ◀── Client, Client, Client
+//!     │                            └──▶ Job ──▶ Talker ──▶ Book     │
+//!     └── asks after every step ──────────────▶ judge ◀─────────────┘
+//! ```
+
+mod app;
+mod client;
+mod judge;
+mod kernel;
+mod net;
+mod plan;
+mod random;
+mod trace;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+/// What happened in one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Steps that were made.
+    pub steps: u64,
+    /// Connections that were opened, and closed again.
+    pub connections: u64,
+    /// Times that user code was run.
+    pub jobs: u64,
+    /// Bytes that the server received.
+    pub received_bytes: u64,
+    /// Reactors that were taken over from a thread with a slow handler.
+    pub take_overs: u64,
+    /// Jobs that idle threads took from a heavy reactor.
+    pub steals: u64,
+    /// Jobs that went through the slow lane.
+    pub offloads: u64,
+    /// Panics of user code.
+    pub panics: u64,
+    /// How long it took by the clock of that world.
+    pub elapsed: Duration,
+    /// A digest of all that happened: equal for equal seeds.
+    pub digest: u64,
+}
+
+/// A rule that was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    seed: u64,
+    what: String,
+    plan: String,
+    trace: String,
+}
+
+/// Simulates the server, its clients and all that goes wrong, as `seed` will have it.
+///
+/// # Errors
+/// [`Failure`] if the server broke one of its promises; it says how to see that again.
+pub fn run(seed: u64) -> Result<Summary, Failure> {
+    world::run(seed)
+}
+
+impl Failure {
+    /// The rule that was broken, and how.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failure { seed, what, plan, trace } = self;
+        writeln!(f, "seed {seed}: {what}")?;
+        writeln!(f, "{plan}\n{trace}")?;
+        writeln!(f, "seed {seed}: {what}")?;
+        write!(f, "replay: SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture")
+    }
+}
+
+impl std::error::Error for Failure {}

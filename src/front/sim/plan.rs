@@ -1,0 +1,202 @@
+//! `Plan`: all that a seed decides in advance: the server, its clients, and what goes wrong.
+
+use std::time::Duration;
+
+use super::random::{Odds, Random};
+use crate::engine::sched::{Mode, SchedConfig};
+use crate::words::clock::Time;
+use crate::words::config::{Limits, Placement};
+
+/// What is to be simulated.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) sched: SchedConfig,
+    pub(super) limits: Limits,
+    pub(super) placement: Placement,
+    pub(super) listeners: usize,
+    pub(super) clients: usize,
+    pub(super) arming: Arming,
+    /// The kernel's promise about short reads.
+    pub(super) short_read_drains: bool,
+    pub(super) faults: Faults,
+    pub(super) ending: Ending,
+    /// What the clock says at the beginning.
+    pub(super) epoch: Time,
+    /// How long there are faults.
+    pub(super) storm: Duration,
+    /// The most that one step of a thread takes.
+    pub(super) step: Duration,
+    /// The bytes that fit into one direction of a connection.
+    pub(super) window: usize,
+    /// The most that a byte travels.
+    pub(super) latency: Duration,
+}
+
+/// When a poll tells of a source again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arming {
+    /// After whatever arrives: epoll, kqueue.
+    Edge,
+    /// Windows and poll(2), as mio has them: what was told of a direction is not told again before
+    /// a call has answered `WouldBlock`.
+    Told,
+}
+
+/// How the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// A drain when all clients have left.
+    Quiet,
+    /// A drain in the middle of everything.
+    Drain,
+    /// A stop in the middle of everything.
+    Stop,
+}
+
+/// What goes wrong, and how often.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    /// A read brings less than there is (only where the kernel does not promise otherwise).
+    pub(super) short_read: Odds,
+    /// A write takes less than there is room for.
+    pub(super) short_write: Odds,
+    /// A poll keeps an event back for a while.
+    pub(super) withhold: Odds,
+    /// A poll tells of something that is not so.
+    pub(super) spurious: Odds,
+    /// A poll tells of a socket that was closed meanwhile.
+    pub(super) stale: Odds,
+    /// A poll returns for nothing.
+    pub(super) empty: Odds,
+    /// One client is lost while it is accepted.
+    pub(super) accept_lost: Odds,
+    /// The system runs out of descriptors for a while.
+    pub(super) exhausted: Odds,
+    /// A listener breaks for good.
+    pub(super) broken: Odds,
+    /// A socket cannot be watched.
+    pub(super) watch: Odds,
+    /// A callback of the handler panics.
+    pub(super) panic: Odds,
+    /// A callback answers with an error.
+    pub(super) fail: Odds,
+    /// A callback takes its time.
+    pub(super) stall: Odds,
+    /// The system stops a thread for a while where it lays down or picks up.
+    pub(super) pause: Odds,
+    /// The sentinel is late.
+    pub(super) late_sample: Odds,
+    /// The sentinel looks twice.
+    pub(super) double_sample: Odds,
+    /// The system starts no further thread.
+    pub(super) spawn: Odds,
+    /// Another thread sends to, closes or aborts a connection.
+    pub(super) handle: Odds,
+    /// The operator suspends and resumes.
+    pub(super) suspend: Odds,
+    /// The longest stall or pause.
+    pub(super) delay: Duration,
+}
+
+const MICRO: Duration = Duration::from_micros(1);
+const MILLI: Duration = Duration::from_millis(1);
+
+impl Plan {
+    /// What `random` will have it.
+    pub(super) fn draw(random: &mut Random) -> Plan {
+        let short_read_drains = random.one_in(3);
+        let edge = short_read_drains || random.one_in(3);
+        let arming = if edge { Arming::Edge } else { Arming::Told };
+        Plan {
+            sched: sched(random),
+            limits: limits(random),
+            placement: match random.one_in(2) {
+                true => Placement::ReusePort,
+                false => Placement::LeastLoaded,
+            },
+            listeners: random.size(1, 2),
+            clients: random.magnitude(1, 24),
+            arming,
+            short_read_drains,
+            faults: faults(random),
+            ending: match random.below(7) {
+                0 => Ending::Stop,
+                1 | 2 => Ending::Drain,
+                _ => Ending::Quiet,
+            },
+            epoch: epoch(random),
+            storm: MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1),
+            step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
+            window: random.magnitude(64, 16 << 10),
+            latency: MICRO * u32::try_from(random.magnitude(1, 4_000)).unwrap_or(1),
+        }
+    }
+}
+
+/// Zero, or shortly before the clock's milliseconds need one more group of bits.
+fn epoch(random: &mut Random) -> Time {
+    let bits = [0, 32, 36, 42][random.below(4)];
+    let nanos = (1_u64 << bits) * 1_000_000;
+    Time::from_nanos(nanos.saturating_sub(random.range(1, 100) * 1_000_000))
+}
+
+fn sched(random: &mut Random) -> SchedConfig {
+    let mode = match random.below(8) {
+        0 => Mode::HandOff,
+        1 => Mode::Inline,
+        _ => Mode::TakeOver,
+    };
+    let workers = random.size(usize::from(mode == Mode::HandOff), 3);
+    SchedConfig {
+        reactors: random.size(1, 3),
+        workers,
+        workers_max: workers + random.size(0, 6),
+        mode,
+        name: String::from("sim"),
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    let mut limits = Limits::for_descriptors(None);
+    if random.one_in(2) {
+        limits.connections_max = random.size(1, 6);
+    }
+    limits.accepts_per_turn = random.size(1, 8);
+    limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
+    limits.pool_retained_max = random.size(0, 4);
+    limits.send_high_bytes = random.magnitude(64, 16 << 10);
+    limits.send_low_bytes = random.size(0, limits.send_high_bytes);
+    limits.send_max_bytes = limits.send_high_bytes + random.magnitude(1 << 10, 256 << 10);
+    limits.write_stall = MILLI * u32::try_from(random.size(100, 600)).unwrap_or(1);
+    limits.linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
+    limits.linger_bytes = random.magnitude(64, 64 << 10);
+    limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
+    limits
+}
+
+fn faults(random: &mut Random) -> Faults {
+    let rare = random.one_in(16);
+    let mut odds = |most| Odds::swarm(random, most);
+    Faults {
+        short_read: odds(95),
+        short_write: odds(95),
+        withhold: odds(60),
+        spurious: odds(30),
+        stale: odds(90),
+        empty: odds(30),
+        accept_lost: odds(30),
+        exhausted: odds(20),
+        broken: if rare { odds(2) } else { Odds::default() },
+        watch: odds(10),
+        panic: odds(5),
+        fail: odds(5),
+        stall: odds(30),
+        pause: odds(10),
+        late_sample: odds(50),
+        double_sample: odds(50),
+        spawn: odds(90),
+        handle: odds(60),
+        suspend: odds(2),
+        delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
+    }
+}

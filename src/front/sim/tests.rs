@@ -1,0 +1,63 @@
+//! The simulation itself: many seeds, one seed again, and that equal seeds are equal worlds.
+
+use std::env;
+use std::time::Duration;
+
+use super::{Summary, run};
+use crate::words::clock::Clock;
+
+fn number(name: &str) -> Option<u64> {
+    let text = env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text}, which is no number")))
+}
+
+/// `SIM_SEEDS` says how many, `SIM_FIRST` from which one on.
+#[test]
+fn the_server_keeps_its_promises_under_every_seed() {
+    let (first, count) = (number("SIM_FIRST").unwrap_or(0), number("SIM_SEEDS").unwrap_or(400));
+    let clock = Clock::start();
+    let mut sum = Summary::default();
+    for seed in first..first + count {
+        match run(seed) {
+            Ok(summary) => add(&mut sum, summary),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    let elapsed = clock.now().as_nanos() as f64 / 1e9;
+    println!("{count} seeds in {elapsed:.1} s, {:.0} seeds/s: {sum:?}", count as f64 / elapsed);
+    if count >= 100 {
+        // It would prove little if these never happened.
+        let rare = [sum.take_overs, sum.steals, sum.offloads, sum.panics];
+        assert!(rare.iter().all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
+    }
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = number("SIM_SEED") else { return };
+    match run(seed) {
+        Ok(summary) => println!("seed {seed}: {summary:?}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[test]
+fn equal_seeds_are_equal_worlds() {
+    for seed in 0..20 {
+        let (one, other) = (run(seed), run(seed));
+        let digests = [one, other].map(|run| run.map(|summary| summary.digest).ok());
+        assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+}
+
+fn add(sum: &mut Summary, run: Summary) {
+    sum.steps += run.steps;
+    sum.connections += run.connections;
+    sum.jobs += run.jobs;
+    sum.received_bytes += run.received_bytes;
+    sum.take_overs += run.take_overs;
+    sum.steals += run.steals;
+    sum.offloads += run.offloads;
+    sum.panics += run.panics;
+    sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
+}

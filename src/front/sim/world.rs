@@ -1,0 +1,508 @@
+//! `World`: chooses who makes the next step, lets time pass, and asks the judge.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::app::App;
+use super::client::Client;
+use super::judge::judge;
+use super::kernel::{SimKernel, SimListener, SimWake, id_of};
+use super::net::Net;
+use super::plan::{Ending, Faults, Plan};
+use super::random::Random;
+use super::trace::Note;
+use super::{Failure, Summary};
+use crate::core::codec::LengthPrefixed;
+use crate::core::handle::{Command, Post};
+use crate::core::session::{Factory, Maker};
+use crate::engine::desk::{Common, Desk, Letter, Order};
+use crate::engine::reactor::{Door, Reactor};
+use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
+use crate::words::clock::Time;
+use crate::words::config::Placement;
+use crate::words::id::ConnId;
+use crate::words::sync::lock;
+
+type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
+
+/// The server, its surroundings, and who does what next.
+struct World<'s, const DRAINS: bool> {
+    plan: &'s Plan,
+    random: Random,
+    net: &'s Arc<Mutex<Net>>,
+    app: &'s Arc<App>,
+    common: &'s Arc<Common<Kernel<DRAINS>>>,
+    driver: Driver<'s, Reactor<Kernel<DRAINS>>>,
+    threads: Vec<Pace>,
+    clients: Vec<Client>,
+    /// When the sentinel looks again; `None` while it sleeps deep.
+    sample_at: Option<Time>,
+    handle_at: Option<Time>,
+    /// A command that a thread of the user's is about to post, though its connection may be gone
+    /// by then.
+    late: Option<(Time, ConnId)>,
+    phase: Phase,
+    /// When the operator ends it all, if not when the clients have left.
+    end_at: Option<Time>,
+    suspended: bool,
+    steps: u64,
+    /// Who could go on now; scratch.
+    due: Vec<Actor>,
+}
+
+/// What keeps a thread from going on.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    paused_until: Time,
+    /// When its poll returns though nothing has happened.
+    poll_until: Time,
+}
+
+/// Who may make the next step.
+#[derive(Clone, Copy, Debug)]
+enum Actor {
+    Thread(usize),
+    Sentinel,
+    Client(usize),
+    Wire(usize),
+    /// A thread of the user's, with a handle.
+    Stranger,
+    Late,
+    Operator,
+}
+
+/// How far the run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Things go wrong.
+    Storm,
+    /// Nothing goes wrong any more.
+    Calm,
+    /// The server is to end.
+    Ending,
+    /// All reactors have stopped; threads end.
+    Leaving,
+}
+
+/// A run has at most so many steps, or it does not come to rest.
+const STEPS_MAX: u64 = 600_000;
+
+/// One run, from the seed to the verdict.
+pub(super) fn run(seed: u64) -> Result<Summary, Failure> {
+    let mut random = Random::new(seed);
+    let plan = Plan::draw(&mut random);
+    let net = Arc::new(Mutex::new(Net::new(&plan, random.fork())));
+    let drains = plan.short_read_drains;
+    let play = || match drains {
+        true => play::<true>(&plan, &net, random),
+        false => play::<false>(&plan, &net, random),
+    };
+    // A panic of our own code is a failure like every other.
+    let played = catch_unwind(AssertUnwindSafe(play));
+    let verdict = played.unwrap_or_else(|payload| Err(message(payload.as_ref())));
+    let net = lock(&net);
+    let verdict = verdict.and_then(|summary| net.failure.clone().map_or(Ok(summary), Err));
+    verdict.map_err(|what| Failure {
+        seed,
+        what,
+        plan: format!("{plan:#?}"),
+        trace: net.trace.to_string(),
+    })
+}
+
+fn message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+    format!("our own code panicked: {}", text.unwrap_or_default())
+}
+
+fn play<const DRAINS: bool>(
+    plan: &Plan,
+    net: &Arc<Mutex<Net>>,
+    mut random: Random,
+) -> Result<Summary, String> {
+    let app = Arc::new(App::new(Arc::clone(net), random.fork()));
+    let common = Arc::new(Common::new(plan.limits.clone(), plan.placement));
+    let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
+    let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
+    let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
+    let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
+    let mut world = World {
+        plan,
+        random,
+        net,
+        app: &app,
+        common: &common,
+        driver: stage.driver(),
+        threads: Vec::new(),
+        clients,
+        sample_at: None,
+        handle_at: Some(plan.epoch),
+        late: None,
+        phase: Phase::Storm,
+        end_at: (plan.ending != Ending::Quiet).then_some(end_at),
+        suspended: false,
+        steps: 0,
+        due: Vec::new(),
+    };
+    world.sample_at = world.driver.has_sentinel().then_some(plan.epoch);
+    world.play()?;
+    world.check_clients()?;
+    let steps = world.steps;
+    drop(world);
+    sum_up(&stage, &common, net, &stats, Summary { steps, ..Summary::default() })
+        .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
+}
+
+/// Builds the server as `Builder::start` does, but for its threads.
+fn build<const DRAINS: bool>(
+    plan: &Plan,
+    net: &Arc<Mutex<Net>>,
+    app: &Arc<App>,
+    common: &Arc<Common<Kernel<DRAINS>>>,
+) -> (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>) {
+    let desk = |poll| {
+        let (wake, clock) = (SimWake { net: Arc::clone(net), poll }, Arc::clone(net));
+        Arc::new(Desk::new(Box::new(wake), move || lock(&clock).now))
+    };
+    let desks: Vec<_> = (0..plan.sched.reactors).map(desk).collect();
+    common.set_desks(desks.clone());
+    let (scheduler, ports) = prepare::<Reactor<Kernel<DRAINS>>>(plan.sched.clone(), desks.clone());
+    let stats = scheduler.stats();
+    let maker = Arc::clone(app);
+    let factory: Arc<dyn Factory> = Arc::new(Maker {
+        codec: LengthPrefixed::u16(),
+        handler: move |peer| maker.handler(id_of(peer)),
+    });
+    let reactors = ports.into_iter().zip(desks).enumerate().map(|(index, (port, desk))| {
+        let doors = (0..plan.listeners).map(|number| {
+            let here = match plan.placement {
+                Placement::ReusePort => true,
+                Placement::LeastLoaded => number % plan.sched.reactors == index,
+            };
+            let socket = here.then(|| SimListener::new(net, number));
+            let number = u16::try_from(number).expect("a plan has few listeners");
+            Door::new(number, socket, Arc::clone(&factory))
+        });
+        let kernel = SimKernel::new(Arc::clone(net), index);
+        let made = Reactor::new(kernel, Arc::clone(common), desk, port, doors.collect());
+        made.expect("a simulated listener can be watched")
+    });
+    let reactors = reactors.collect();
+    (Stage::new(scheduler, reactors), stats)
+}
+
+impl<const DRAINS: bool> World<'_, DRAINS> {
+    /// Everything, until the last thread has ended.
+    fn play(&mut self) -> Result<(), String> {
+        loop {
+            self.settle_phase();
+            self.note_new_threads();
+            let next = self.find_due();
+            if !self.due.is_empty() {
+                let actor = self.due[self.random.below(self.due.len())];
+                self.step(actor);
+            } else if let Some(at) = next {
+                lock(self.net).now = at;
+            } else if self.phase == Phase::Leaving {
+                return Ok(());
+            } else {
+                return Err(self.describe_standstill());
+            }
+            self.check()?;
+        }
+    }
+
+    fn now(&self) -> Time {
+        lock(self.net).now
+    }
+
+    /// Fills `due` with those who can go on now, and says when the next one can if none is.
+    fn find_due(&mut self) -> Option<Time> {
+        let mut due = std::mem::take(&mut self.due);
+        due.clear();
+        let mut next: Option<Time> = None;
+        if self.sample_at.is_none() && self.driver.sentinel_was_called() {
+            self.sample_at = self.driver.has_sentinel().then(|| self.now());
+        }
+        let net = lock(self.net);
+        let now = net.now;
+        let mut see = |actor, at: Time| {
+            if at <= now {
+                due.push(actor);
+            } else {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        };
+        for thread in 0..self.threads.len() {
+            let at = self.thread_due(&net, thread);
+            at.into_iter().for_each(|at| see(Actor::Thread(thread), at));
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            client.acts_at(&net).into_iter().for_each(|at| see(Actor::Client(index), at));
+            let wire = client.socket.and_then(|id| net.arrives_at(id).map(|at| (id, at)));
+            wire.into_iter().for_each(|(id, at)| see(Actor::Wire(id), at));
+        }
+        if self.phase != Phase::Leaving {
+            self.sample_at.into_iter().for_each(|at| see(Actor::Sentinel, at));
+        }
+        if self.phase == Phase::Storm {
+            self.handle_at.into_iter().for_each(|at| see(Actor::Stranger, at));
+            see(Actor::Operator, self.plan.epoch + self.plan.storm);
+        }
+        self.late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
+        self.end_at.into_iter().for_each(|at| see(Actor::Operator, at));
+        drop(net);
+        self.due = due;
+        next
+    }
+
+    /// When a thread can go on.
+    fn thread_due(&self, net: &Net, thread: usize) -> Option<Time> {
+        let Pace { paused_until, poll_until } = self.threads[thread];
+        match self.driver.at(thread, net.now) {
+            Where::Busy | Where::BeforeJob(_) | Where::AfterJob(_) => Some(paused_until),
+            Where::Polling(reactor, _) => {
+                let told = net.told_at(reactor).unwrap_or(Time::NEVER);
+                let ready = net.poll_ready(reactor);
+                let at = if ready { net.now } else { poll_until.min(told) };
+                (at != Time::NEVER).then_some(at.max(paused_until))
+            }
+            Where::Waiting | Where::Gone => None,
+        }
+    }
+
+    fn step(&mut self, actor: Actor) {
+        self.steps += 1;
+        match actor {
+            Actor::Thread(thread) => self.step_thread(thread),
+            Actor::Sentinel => self.sample(),
+            Actor::Client(index) => self.clients[index].step(&mut lock(self.net)),
+            Actor::Wire(id) => lock(self.net).deliver(id),
+            Actor::Stranger => self.use_handle(),
+            Actor::Late => self.post_late(),
+            Actor::Operator => self.operate(),
+        }
+    }
+
+    fn step_thread(&mut self, thread: usize) {
+        let now = self.now();
+        self.driver.step(thread, now);
+        let at = self.driver.at(thread, now);
+        let stall = lock(&self.app.book).stall.take();
+        let mut net = lock(self.net);
+        net.note(Note::Thread(thread, at));
+        let most = u64::try_from(self.plan.step.as_nanos()).unwrap_or(u64::MAX);
+        net.now = now + Duration::from_nanos(net.random.range(0, most));
+        let pace = &mut self.threads[thread];
+        pace.poll_until = Time::NEVER;
+        if let Some(stall) = stall {
+            pace.paused_until = net.now + stall;
+        } else if net.strikes(|faults| faults.pause) {
+            pace.paused_until = net.delay();
+            let micros = pace.paused_until.since(net.now).as_micros();
+            net.note(Note::Paused(thread, u64::try_from(micros).unwrap_or(u64::MAX)));
+        }
+        if let Where::Polling(_, patience) = at {
+            let until = patience.map_or(Time::NEVER, |patience| now + patience);
+            let early = net.strikes(|faults| faults.empty);
+            pace.poll_until = if early { until.min(net.delay()) } else { until };
+        }
+    }
+
+    fn sample(&mut self) {
+        let (now, refused) = {
+            let mut net = lock(self.net);
+            let refused = net.strikes(|faults| faults.spawn);
+            net.note(Note::Sampled);
+            (net.now, refused)
+        };
+        let nap = self.driver.sample(now, refused);
+        let mut net = lock(self.net);
+        self.sample_at = nap.map(|nap| now + nap);
+        if net.strikes(|faults| faults.double_sample) {
+            self.sample_at = Some(now);
+        } else if self.sample_at.is_some() && net.strikes(|faults| faults.late_sample) {
+            self.sample_at = Some(net.delay());
+        }
+    }
+
+    fn use_handle(&mut self) {
+        let wanted = {
+            let mut net = lock(self.net);
+            self.handle_at = Some(net.delay() + Duration::from_micros(1));
+            net.strikes(|faults| faults.handle)
+        };
+        if wanted && self.late.is_none() && self.random.one_in(4) {
+            let late = self.app.begin_abort();
+            self.late = late.map(|name| (lock(self.net).delay(), name));
+        } else if wanted {
+            self.app.use_handle();
+        }
+        let toggles = {
+            let mut net = lock(self.net);
+            net.strikes(|faults| faults.suspend)
+        };
+        if toggles {
+            self.suspended = !self.suspended;
+            let order = if self.suspended { Order::Suspend } else { Order::Resume };
+            self.order(&order, "suspend or resume");
+        }
+    }
+
+    fn post_late(&mut self) {
+        if let Some((_, name)) = self.late.take() {
+            lock(self.net).note(Note::Operator("late abort"));
+            self.common.desks()[name.reactor()].command(Command::Abort(name));
+        }
+    }
+
+    fn order(&self, order: &Order, what: &'static str) {
+        lock(self.net).note(Note::Operator(what));
+        self.common.order(order);
+    }
+
+    /// Ends the storm, or the server, if its time has come.
+    fn operate(&mut self) {
+        let now = self.now();
+        if self.end_at.is_some_and(|at| at <= now) {
+            self.end_at = None;
+            if self.plan.ending == Ending::Stop {
+                lock(self.net).stopping = true;
+                self.order(&Order::Stop, "stop");
+            } else {
+                self.order(&Order::Drain, "drain");
+            }
+        } else if self.phase == Phase::Storm {
+            self.phase = Phase::Calm;
+            let mut net = lock(self.net);
+            net.faults = Faults::default();
+            net.exhausted_until = now;
+            drop(net);
+            self.order(&Order::Resume, "calm");
+            self.clients.iter_mut().for_each(Client::calm_down);
+        }
+    }
+
+    /// What follows from everybody having come so far.
+    fn settle_phase(&mut self) {
+        if self.phase == Phase::Calm && self.end_at.is_none() {
+            let left = self.clients.iter().all(|client| client.end.is_some());
+            if self.plan.ending != Ending::Quiet || left {
+                self.phase = Phase::Ending;
+                if self.plan.ending == Ending::Quiet {
+                    self.order(&Order::Drain, "drain");
+                }
+            }
+        }
+        let over = self.phase == Phase::Ending
+            && self.driver.stopped_count() == self.plan.sched.reactors
+            && self.clients.iter().all(|client| client.end.is_some());
+        if over {
+            self.phase = Phase::Leaving;
+            self.driver.tell_to_quit();
+        }
+    }
+
+    fn note_new_threads(&mut self) {
+        let fresh = Pace { paused_until: Time::ZERO, poll_until: Time::NEVER };
+        self.threads.resize(self.driver.thread_count(), fresh);
+    }
+
+    /// What must be true at every moment.
+    fn check(&mut self) -> Result<(), String> {
+        if let Some(failure) = &lock(self.net).failure {
+            return Err(failure.clone());
+        }
+        if self.steps > STEPS_MAX {
+            return Err(format!("no rest after {STEPS_MAX} steps; {:?}", self.driver));
+        }
+        let mut permits = 0;
+        self.driver.look(|reactor| permits += reactor.permit_count());
+        for desk in self.common.desks() {
+            desk.mailbox.peek(|letter| permits += usize::from(matches!(letter, Letter::Adopt(_))));
+        }
+        let count = self.common.admission.count();
+        if count != permits {
+            return Err(format!("{count} permits are out for {permits} connections"));
+        }
+        let jobs = (0..self.driver.thread_count()).filter_map(|thread| {
+            let job = self.driver.job(thread).map(|job| job.hand.id);
+            job.or_else(|| self.driver.done(thread).map(|done| done.job.hand.id))
+        });
+        let mut jobs: Vec<_> = jobs.collect();
+        jobs.sort_unstable();
+        match jobs.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("two jobs of connection {} at once", pair[0])),
+            None => Ok(()),
+        }
+    }
+
+    fn check_clients(&self) -> Result<(), String> {
+        let (mut book, net) = (lock(&self.app.book), lock(self.net));
+        for client in &self.clients {
+            let life = client.socket.map(|id| book.life(id).clone()).unwrap_or_default();
+            judge(self.plan, &net, &life, client).map_err(|what| {
+                format!("the client of socket {:?}: {what}", client.socket.unwrap_or_default())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn describe_standstill(&self) -> String {
+        let waiting: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|client| client.end.is_none())
+            .map(|client| client.socket)
+            .collect();
+        let phase = self.phase;
+        format!("{phase:?}: nothing moves, but clients {waiting:?} wait; {:?}", self.driver)
+    }
+}
+
+/// What must be true when all is over, and what there was.
+fn sum_up<const DRAINS: bool>(
+    stage: &Stage<Reactor<Kernel<DRAINS>>>,
+    common: &Common<Kernel<DRAINS>>,
+    net: &Mutex<Net>,
+    stats: &Stats,
+    mut summary: Summary,
+) -> Result<Summary, String> {
+    let reactors = stage.take_retired();
+    for reactor in &reactors {
+        let snapshot = reactor.snapshot();
+        let closed = reactor.counters().closed.iter().sum::<u64>();
+        let left = (snapshot.connections, snapshot.buffers_leased, snapshot.timers);
+        if left != (0, 0, 0) || snapshot.held_bytes > 0 {
+            return Err(format!("(connections, buffers, timers) are left: {left:?}"));
+        }
+        if snapshot.opened != closed {
+            return Err(format!("{} connections opened, {closed} closed", snapshot.opened));
+        }
+        summary.connections += closed;
+        summary.jobs += snapshot.jobs;
+        summary.received_bytes += snapshot.received_bytes;
+        summary.panics += snapshot.panics;
+    }
+    let unserved = stage.unserved_count();
+    let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();
+    let out = (common.admission.count(), unserved, placed);
+    if out != (0, 0, 0) {
+        return Err(format!("(permits, jobs, placements) are left: {out:?}"));
+    }
+    let held = lock(net).held.clone();
+    if !held.is_empty() {
+        return Err(format!("sockets {held:?} were never closed"));
+    }
+    let stats = stats.snapshot();
+    let net = lock(net);
+    Ok(Summary {
+        take_overs: stats.take_overs,
+        steals: stats.steals,
+        offloads: stats.offloads,
+        digest: net.trace.digest(),
+        ..summary
+    })
+}
