@@ -115,7 +115,7 @@ impl Sample {
     }
 
     /// Whether the reactor has stopped for good.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn is_retired(self) -> bool {
         self.0 == RETIRED
     }
