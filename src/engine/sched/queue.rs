@@ -1,4 +1,4 @@
-//! The queues that jobs wait in: one deque per reactor to steal from, one injector for the slow lane.
+//! Where jobs wait: one deque per reactor to steal from, and one injector for the slow lane.
 
 use std::iter;
 
