@@ -140,10 +140,8 @@ impl<J> Pool<J> {
         if self.queues.slow_is_empty() {
             return false;
         }
-        // Pairs with the fence in `find_slow_work`: if we see all permits taken, whoever gives
-        // one back sees the job that we have seen.
-        fence(SeqCst);
-        // Relaxed: ordered by the fence.
+        // Relaxed: if we see all permits taken, their holders look once more before they rest, with
+        // a fence between: they see the job, or its `offload` sees them.
         self.slow_running.load(Relaxed) < self.bounds.slow_max
     }
 
@@ -205,7 +203,7 @@ impl<J> Pool<J> {
 
     fn takepermit(&self) -> Option<SlowPermit<'_>> {
         let more = |running| (running < self.bounds.slow_max).then_some(running + 1);
-        // Relaxed: a count; the fences around it order it against the queue.
+        // Relaxed: a count; see `slow_work_waits`.
         let taken = self.slow_running.fetch_update(Relaxed, Relaxed, more);
         taken.ok().map(|_| SlowPermit(&self.slow_running))
     }
@@ -213,8 +211,8 @@ impl<J> Pool<J> {
 
 impl Drop for SlowPermit<'_> {
     fn drop(&mut self) {
-        // Relaxed: ordered by the fence, which pairs with that in `slow_work_waits`. Whoever
-        // drops a permit looks at the slow lane afterwards.
+        // Relaxed: the fence orders it before the look at the slow lane that follows, sooner than
+        // the one in `rest` would: a thread may steal something long before it rests.
         self.0.fetch_sub(1, Relaxed);
         fence(SeqCst);
     }

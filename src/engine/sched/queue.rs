@@ -1,4 +1,4 @@
-//! The queues that jobs wait in: a deque per reactor to steal from, an injector for the slow lane.
+//! Where jobs wait: one deque per reactor to steal from, and one injector for the slow lane.
 
 use std::iter;
 

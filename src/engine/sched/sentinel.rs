@@ -3,7 +3,6 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::Duration;
 
-use super::Leased;
 use super::idle::{Order, Seat};
 use super::lease::{Sample, Slot, Ticket};
 use super::pool::Pool;
@@ -92,11 +91,11 @@ impl Sentinel {
 
     /// Looks at every reactor once; `now` is the present moment. `call` sends somebody with an
     /// order, and says whether there was somebody to send.
-    pub(super) fn sample<R: Leased>(
+    pub(super) fn sample<R, J>(
         &mut self,
         now: Time,
         slots: &[Slot<R>],
-        pool: &Pool<R::Job>,
+        pool: &Pool<J>,
         mut call: impl FnMut(Order) -> bool,
     ) -> Nap {
         pool.watch.rise();
@@ -135,7 +134,9 @@ impl Sentinel {
 
 impl Eye {
     fn new() -> Self {
-        Eye { word: Sample::NONE, beat: 0, ordered: None, heavy_count: 0 }
+        // As if asleep: the first look compares with nothing, and must not count as heavy.
+        let (word, beat) = (Sample::NONE, 1);
+        Eye { word, beat, ordered: None, heavy_count: 0 }
     }
 
     fn look(
@@ -277,4 +278,161 @@ impl Watch {
 
 fn is_asleep(beat: u64) -> bool {
     beat % 2 == 1
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::{Mode, SchedConfig};
+    use super::*;
+    use crate::words::sync::Arc;
+
+    /// One reactor, held by a thread, and a sentinel that looks at it.
+    struct Scene {
+        slots: Arc<[Slot<()>]>,
+        pool: Arc<Pool<()>>,
+        sentinel: Sentinel,
+        now: Time,
+        standbys: usize,
+        orders: Vec<Order>,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let (name, mode) = (String::new(), Mode::TakeOver);
+            let config = SchedConfig { reactors: 1, workers: 1, workers_max: 1, mode, name };
+            Scene {
+                slots: Arc::new([Slot::new(Box::new(()))]),
+                pool: Arc::new(Pool::new(&config).0),
+                sentinel: Sentinel::new(1),
+                now: Time::ZERO,
+                standbys: 1,
+                orders: Vec::new(),
+            }
+        }
+
+        fn sample_after(&mut self, nap: Duration) -> Nap {
+            self.now = self.now + nap;
+            let (standbys, orders) = (self.standbys, &mut self.orders);
+            self.sentinel.sample(self.now, &self.slots, &self.pool, |order| {
+                if standbys > 0 {
+                    orders.push(order);
+                }
+                standbys > 0
+            })
+        }
+
+        fn sample(&mut self) -> Nap {
+            self.sample_after(NAP_MIN)
+        }
+
+        /// Runs `count` jobs, and leaves the reactor lying as if in the next one.
+        fn jobs(&mut self, count: usize) -> Ticket {
+            let mut ticket = self.slots[0].sample().ticket().expect("it lies there");
+            for _ in 0..count {
+                ticket = self.slots[0].pick_up(ticket).expect("it lies there").lay_down();
+            }
+            ticket
+        }
+    }
+
+    #[test]
+    fn two_strikes_and_one_order() {
+        let mut scene = Scene::new();
+        let ticket = scene.jobs(1);
+        assert_eq!(scene.sample(), Nap::For(NAP_MIN));
+        assert_eq!(scene.orders, [], "seen once");
+        (0..5).for_each(|_| assert_eq!(scene.sample(), Nap::For(NAP_MIN)));
+        assert_eq!(scene.orders, [Order::PickUp(0, ticket)]);
+        let next = scene.jobs(1);
+        scene.sample();
+        scene.sample();
+        assert_eq!(scene.orders.len(), 2);
+        assert_eq!(scene.orders[1], Order::PickUp(0, next));
+    }
+
+    #[test]
+    fn an_order_that_nobody_took_is_repeated() {
+        let mut scene = Scene::new();
+        scene.standbys = 0;
+        scene.jobs(1);
+        (0..3).for_each(|_| _ = scene.sample());
+        scene.standbys = 1;
+        scene.sample();
+        assert_eq!(scene.orders.len(), 1);
+    }
+
+    #[test]
+    fn a_reactor_that_was_never_held_is_left_alone() {
+        let mut scene = Scene::new();
+        (0..9).for_each(|_| _ = scene.sample());
+        assert_eq!(scene.orders, []);
+    }
+
+    #[test]
+    fn calm_naps_grow_and_quiet_ones_end_deep() {
+        let mut scene = Scene::new();
+        let (slots, pool) = (Arc::clone(&scene.slots), Arc::clone(&scene.pool));
+        let ticket = scene.jobs(1);
+        scene.sample();
+        let held = slots[0].pick_up(ticket).unwrap();
+        assert_eq!(scene.sample(), Nap::For(NAP_MIN * 2));
+        assert_eq!(scene.sample(), Nap::For(NAP_MAX));
+        assert_eq!(scene.sample(), Nap::For(NAP_MAX), "awake, so never deep");
+        pool.pulses[0].fall_asleep();
+        let naps: Vec<_> = (0..=QUIET_MIN).map(|_| scene.sample()).collect();
+        let (last, others) = naps.split_last().unwrap();
+        assert!(others.iter().all(|&nap| nap == Nap::For(NAP_MAX)));
+        assert_eq!(*last, Nap::Deep);
+        pool.pulses[0].wake_up(&pool.watch);
+        assert!(pool.watch.sleep(Nap::Deep), "somebody has rung");
+        for _ in 0..=2 * QUIET_MIN {
+            pool.pulses[0].fall_asleep();
+            assert_ne!(scene.sample(), Nap::Deep, "it slept, but not all the time");
+            pool.pulses[0].wake_up(&pool.watch);
+        }
+        drop(held);
+        assert_eq!(scene.orders, []);
+    }
+
+    #[test]
+    fn heavy_is_slow_and_never_asleep() {
+        let mut scene = Scene::new();
+        let heavy = |scene: &Scene| scene.pool.pulses[0].is_heavy();
+        scene.sample();
+        scene.jobs(3);
+        scene.sample();
+        assert!(!heavy(&scene), "once is not enough");
+        scene.jobs(3);
+        scene.sample();
+        assert!(heavy(&scene), "3 jobs in 250 µs, twice");
+        scene.jobs(30);
+        scene.sample();
+        assert!(!heavy(&scene), "it is quick again");
+        for _ in 0..3 {
+            scene.jobs(3);
+            scene.sample();
+        }
+        assert!(heavy(&scene));
+        scene.pool.pulses[0].fall_asleep();
+        scene.sample();
+        assert!(!heavy(&scene), "it sleeps");
+    }
+
+    #[test]
+    fn slow_work_that_waits_calls_somebody() {
+        let mut scene = Scene::new();
+        assert!(scene.pool.offload(0, ()).is_ok());
+        scene.sample();
+        assert_eq!(scene.orders, [], "it was perhaps only just put there");
+        assert_eq!(scene.sample(), Nap::For(NAP_MIN));
+        assert_eq!(scene.orders, [Order::Work]);
+        let pool = Arc::clone(&scene.pool);
+        let work = pool.find_work(0).unwrap();
+        assert!(work.permit.is_some() && scene.pool.offload(0, ()).is_ok());
+        (0..3).for_each(|_| _ = scene.sample());
+        assert_eq!(scene.orders.len(), 1, "there is no second permit");
+        drop(work);
+        (0..2).for_each(|_| _ = scene.sample());
+        assert_eq!(scene.orders.len(), 2);
+    }
 }
