@@ -1,4 +1,36 @@
 //! Connection management for programs that hold a great many connections.
+//!
+//! A [`Server`] listens, and runs a [`Handler`] for each connection behind a [`Codec`]. Handlers may
+//! block: the thread that runs one loses its reactor to another thread, and all other connections
+//! go on. What connections may use is bounded by [`Limits`]; why one ended is told by its
+//! [`CloseReason`]; other threads reach one through its [`Handle`].
+//!
+//! ```
+//! use switchboard::{Raw, Server, handler_fn};
+//!
+//! let server = Server::builder()
+//!     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+//!     .start()?;
+//! println!("listening on {}", server.local_addr());
+//! let report = server.stop();
+//! assert_eq!(report.opened, report.closed_count());
+//! # Ok::<(), switchboard::Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! - `sim`: the deterministic simulation of the whole server, as module `sim`. Without dependencies.
+//!
+//! # Threads and order
+//!
+//! The calls for one connection come one at a time and in order, on changing threads; each sees
+//! what the ones before it wrote. There is no order between connections. No call of a
+//! [`Context`] or a [`Handle`] blocks.
+//!
+//! # Platforms
+//!
+//! Linux, Windows, macOS and FreeBSD, through mio. Only [`config::Placement::ReusePort`] differs: it
+//! needs a system that balances `SO_REUSEPORT`, and is the default where there is one.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -82,3 +114,8 @@ pub mod error {
 pub mod handler {
     pub use crate::core::handler::HandlerFn;
 }
+
+/// The programs of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
