@@ -31,7 +31,7 @@ use crate::parts::table::Table;
 use crate::sys::{Event, Kernel};
 use crate::words::error::Error;
 use crate::words::id::{ConnId, Token};
-use crate::words::sync::Arc;
+use crate::words::sync::{Arc, thread};
 
 /// One reactor.
 pub(crate) struct Reactor<K: Kernel> {
@@ -52,6 +52,8 @@ pub(crate) struct Reactor<K: Kernel> {
     /// Last calls of sessions that have not come back.
     farewells_out: usize,
     course: Course,
+    /// Its poll has failed: it closes everything and ends, without asking the kernel for news.
+    broken: bool,
     // Scratch space, empty between phases.
     events: Vec<Event>,
     letters: Vec<Letter<K>>,
@@ -159,6 +161,7 @@ impl<K: Kernel> Reactor<K> {
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
+            broken: false,
             events,
             letters: Vec::new(),
             due: Vec::new(),
@@ -173,6 +176,9 @@ impl<K: Kernel> Reactor<K> {
     /// Begins a turn: says that it sleeps if it may, and for how long at most.
     fn fall_asleep(&mut self) -> Option<Duration> {
         self.io.counters.turns += 1;
+        if self.broken {
+            return Some(Duration::ZERO);
+        }
         let patience = self.patience();
         if patience == Some(Duration::ZERO) || !self.desk.mailbox.fall_asleep() {
             return Some(Duration::ZERO);
@@ -189,6 +195,11 @@ impl<K: Kernel> Reactor<K> {
 
     /// Waits for something to do: the only phase that may block.
     fn poll(&mut self, patience: Option<Duration>) {
+        self.phase = Phase::Mail;
+        if self.broken {
+            // Sessions that are out come back by mail; handlers that never return are given up.
+            return thread::yield_now();
+        }
         let polled = self.io.kernel.poll(patience, &mut self.events);
         if patience != Some(Duration::ZERO) {
             self.port.wake_up();
@@ -196,11 +207,10 @@ impl<K: Kernel> Reactor<K> {
         }
         self.io.now = self.io.kernel.now();
         let polled = polled.and_then(|()| self.look_again());
-        self.phase = Phase::Mail;
         if let Err(error) = polled {
+            // All reactors are told to stop, this one too.
             self.io.common.fail(Error::io("polling for events", error));
-            self.close_doors();
-            self.phase = Phase::Stopped;
+            self.broken = true;
         }
         self.note_events();
     }

@@ -103,7 +103,13 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
     }
 
     fn poll(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        lock(&self.net).take_events(self.poll, events);
+        let mut net = lock(&self.net);
+        if net.strikes(|faults| faults.broken) && net.random.one_in(4) {
+            // The server is to end loudly.
+            net.stopping = true;
+            return Err(ErrorKind::Other.into());
+        }
+        net.take_events(self.poll, events);
         Ok(())
     }
 
