@@ -1,8 +1,8 @@
 //! A handler that blocks beside handlers that do not: a message whose first byte is 0xFF puts its
 //! handler to sleep for 50 ms, all others are echoed at once.
 //!
-//! It shows the isolation by itself: one client sends nothing but slow messages
-//! while another measures how long its own take.
+//! With `--addr` it serves. Without, it shows the isolation by itself: one client sends nothing but
+//! slow messages while another measures how long its own take.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -38,6 +38,12 @@ impl Handler for Blocking {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let options = common::options("127.0.0.1:0")?;
+    if options.asked.is_some() {
+        let server = options.builder().listen(options.addr(), Raw::new(), |_peer| Blocking);
+        let report = server.on_start(|addrs| println!("listening on {}", addrs[0])).run()?;
+        println!("{report}");
+        return Ok(());
+    }
     println!("one client blocks its handler for 50 ms at a time; another one pings meanwhile:");
     for scheduling in [Scheduling::Inline, Scheduling::TakeOver] {
         // One reactor, so that both clients are served by the same one.
@@ -45,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             .builder()
             .reactors(options.reactors.unwrap_or(1))
             .scheduling(scheduling)
-            .listen(options.addr, Raw::new(), |_peer| Blocking)
+            .listen(options.addr(), Raw::new(), |_peer| Blocking)
             .start()?;
         let mut pings = measure(server.local_addr())?;
         pings.sort_unstable();

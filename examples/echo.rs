@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = common::options("127.0.0.1:7000")?;
     let report = options
         .builder()
-        .listen(options.addr, Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+        .listen(options.addr(), Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
         .on_start(|addrs| println!("listening on {}", addrs[0]))
         .run()?;
     println!("{report}");

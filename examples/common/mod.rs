@@ -7,19 +7,21 @@ use switchboard::{Builder, Server};
 
 /// What every example can be told.
 pub(crate) struct Options {
-    pub(crate) addr: SocketAddr,
+    /// The address that was asked for.
+    pub(crate) asked: Option<SocketAddr>,
+    default: SocketAddr,
     pub(crate) reactors: Option<usize>,
     pub(crate) workers: Option<usize>,
 }
 
 /// Reads `--addr A --reactors N --workers N`.
 pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
-    let addr = default_addr.parse().expect("the examples' addresses are addresses");
-    let mut options = Options { addr, reactors: None, workers: None };
+    let default = default_addr.parse().expect("the examples' addresses are addresses");
+    let mut options = Options { asked: None, default, reactors: None, workers: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
-            Long("addr") => options.addr = parser.value()?.parse()?,
+            Long("addr") => options.asked = Some(parser.value()?.parse()?),
             Long("reactors") => options.reactors = Some(parser.value()?.parse()?),
             Long("workers") => options.workers = Some(parser.value()?.parse()?),
             Short('h') | Long("help") => {
@@ -33,6 +35,11 @@ pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
 }
 
 impl Options {
+    /// Where to listen.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.asked.unwrap_or(self.default)
+    }
+
     /// A builder with the threads that were asked for.
     pub(crate) fn builder(&self) -> Builder {
         let mut builder = Server::builder();
