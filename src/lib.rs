@@ -33,6 +33,10 @@
 //! needs a system that balances `SO_REUSEPORT`, and is the default where there is one.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(
+    loom,
+    allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
+)]
 
 // The rooms, in reading order; each may use those before it only. Under `--cfg loom` only what
 // the models drive is built: the scheduler and the mailbox.
