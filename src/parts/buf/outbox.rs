@@ -360,7 +360,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(128))]
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 128 }))]
         #[test]
         fn behaves_as_a_vec_of_bytes(ops in vec(ops(), 1..60)) {
             let (mut outbox, mut model, mut next) = (Outbox::new(), Vec::new(), 0);

@@ -140,7 +140,7 @@ fn calm(rig: &mut Rig) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 1024 }))]
     #[test]
     fn every_life_keeps_the_rules_and_ends(
         room in prop_oneof![Just(0usize), 0..300usize, Just(usize::MAX)],
