@@ -29,8 +29,14 @@
 //!
 //! # Platforms
 //!
-//! Linux, Windows, macOS and FreeBSD, through mio. Only [`config::Placement::ReusePort`] differs:
-//! it needs a system that balances `SO_REUSEPORT`, and is the default where there is one.
+//! Linux, Windows, macOS and FreeBSD, through mio. The same program runs on all of them. What
+//! differs:
+//!
+//! - [`config::Placement::ReusePort`]: on Linux only, and the default there;
+//! - [`control::ReactorSnapshot::waiting`]: told on Linux only;
+//! - the limit of open files, which Windows does not have: see [`Limits::connections_max`] and
+//!   [`Builder::raise_descriptor_limit`];
+//! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(

@@ -165,11 +165,7 @@ fn a_setting_of_the_builder_that_makes_no_sense_is_named_with_its_range() {
         (one(|b| b.name("")), "name", "1 to 32"),
         (one(|b| b.name("a name")), "name", "1 to 32"),
         (one(|b| b.name("x".repeat(33))), "name", "1 to 32"),
-        (
-            one(|b| b.scheduling(Scheduling::HandOff).workers(0).workers_max(0)),
-            "workers_max",
-            "at least 1",
-        ),
+        (one(|b| b.scheduling(Scheduling::HandOff).workers(0)), "workers", "at least 1"),
     ];
     for ((field, text), expected, range) in cases {
         assert_eq!(field, expected, "{text}");

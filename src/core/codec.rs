@@ -13,7 +13,59 @@ use crate::words::error::BoxError;
 ///
 /// One value serves one connection, so it may remember what it needs between calls; it is cloned
 /// from the one given to [`listen`](crate::Builder::listen). It runs on the thread that runs the
-/// handler, never on two at once.
+/// handler, never on two at once. A panic in it ends its connection, as one of the handler does.
+///
+/// ```
+/// use bytes::{Bytes, BytesMut};
+/// use std::io::{Read, Write};
+/// use std::net::{Shutdown, TcpStream};
+/// use switchboard::codec::Outbox;
+/// use switchboard::error::BoxError;
+/// use switchboard::{Codec, Server, handler_fn};
+///
+/// /// Lines that end with a newline, which is not part of the frame.
+/// #[derive(Clone)]
+/// struct Lines;
+///
+/// const LINE_MAX: usize = 1024;
+///
+/// impl Codec for Lines {
+///     type Frame = BytesMut;
+///     type Message = Bytes;
+///     type Error = BoxError;
+///
+///     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BytesMut>, BoxError> {
+///         match input.iter().take(LINE_MAX).position(|&byte| byte == b'\n') {
+///             Some(end) => {
+///                 let mut line = input.split_to(end + 1);
+///                 line.truncate(end);
+///                 Ok(Some(line))
+///             }
+///             None if input.len() < LINE_MAX => Ok(None),
+///             None => Err("a line is too long".into()),
+///         }
+///     }
+///
+///     fn encode(&mut self, line: Bytes, outbox: &mut Outbox) -> Result<(), BoxError> {
+///         outbox.put(line);
+///         outbox.put_slice(b"\n");
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0", Lines, |_peer| handler_fn(|cx, line| cx.send(line)))
+///     .start()?;
+/// let mut client = TcpStream::connect(server.local_addr())?;
+/// client.write_all(b"one\ntwo\n")?;
+/// client.shutdown(Shutdown::Write)?;
+/// let mut replies = String::new();
+/// client.read_to_string(&mut replies)?;
+/// assert_eq!(replies, "one\ntwo\n");
+/// # Ok(())
+/// # }
+/// ```
 pub trait Codec: Send + 'static {
     /// What a handler receives.
     type Frame: 'static;
@@ -23,20 +75,22 @@ pub trait Codec: Send + 'static {
     type Error: Into<BoxError>;
 
     /// Takes the next frame from the front of `input`, or answers `None` if it is not complete;
-    /// what is left in `input` is shown again when more has arrived.
+    /// what is left in `input` is shown again when more has arrived. It is called until it answers
+    /// `None`, so a frame must take at least one byte.
     ///
     /// An implementation must have an upper bound on the size of a frame, and must not reserve
     /// memory on the word of the peer: `input` grows as bytes arrive.
     ///
     /// # Errors
-    /// If the input is not what the protocol allows.
+    /// If the input is not what the protocol allows: the connection is closed after what was sent
+    /// before, with [`Cause::CodecFailed`](crate::close::Cause::CodecFailed).
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Self::Frame>, Self::Error>;
 
     /// Like [`decode`](Codec::decode), after the peer's last byte: a codec whose last frame needs
     /// no end mark takes it here. Bytes that it leaves count as a truncated frame.
     ///
     /// # Errors
-    /// If the input is not what the protocol allows.
+    /// As [`decode`](Codec::decode).
     fn decode_eof(&mut self, input: &mut BytesMut) -> Result<Option<Self::Frame>, Self::Error> {
         self.decode(input)
     }
@@ -44,7 +98,10 @@ pub trait Codec: Send + 'static {
     /// Appends the bytes of `message` to `outbox`.
     ///
     /// # Errors
-    /// If the message cannot be encoded; nothing may have been appended then.
+    /// If the message cannot be encoded; nothing may have been appended then. A handler gets
+    /// [`SendError::Refused`](crate::error::SendError::Refused) and may go on; a message of a
+    /// [`Handle`](crate::Handle), whose sender is gone by now, ends the connection with
+    /// [`Cause::CodecFailed`](crate::close::Cause::CodecFailed).
     fn encode(&mut self, message: Self::Message, outbox: &mut Outbox) -> Result<(), Self::Error>;
 }
 
@@ -78,8 +135,8 @@ impl Codec for Raw {
 /// Frames behind their length as an unsigned integer of 1 to 8 bytes; big endian by default.
 ///
 /// The length counts the payload alone. A frame's payload is cut out of the read buffer without
-/// copying. A length beyond the maximum (default: 1 MiB) ends the connection before anything is
-/// reserved for it.
+/// copying. A length beyond the maximum (default: 1 MiB) is an error ([`FrameTooLarge`]), which
+/// ends the connection before anything is reserved for it. An empty payload is a frame.
 ///
 /// ```
 /// use switchboard::LengthPrefixed;
@@ -100,13 +157,13 @@ impl LengthPrefixed {
         LengthPrefixed { width, little_endian: false, frame_max: Self::FRAME_MAX_DEFAULT }
     }
 
-    /// A length of one byte.
+    /// A length of one byte: payloads of at most 255 bytes.
     #[must_use]
     pub fn u8() -> Self {
         Self::new(1)
     }
 
-    /// A length of two bytes.
+    /// A length of two bytes: payloads of at most 65,535 bytes.
     #[must_use]
     pub fn u16() -> Self {
         Self::new(2)
@@ -131,7 +188,9 @@ impl LengthPrefixed {
         self
     }
 
-    /// The largest payload, in bytes, in either direction.
+    /// The largest payload, in bytes, in either direction. Default: 1 MiB
+    /// ([`FRAME_MAX_DEFAULT`](LengthPrefixed::FRAME_MAX_DEFAULT)). Any value is allowed; what the
+    /// length cannot express is refused all the same.
     #[must_use]
     pub fn frame_max(mut self, bytes: usize) -> Self {
         self.frame_max = bytes;

@@ -131,7 +131,8 @@ impl<C: Codec> Encode<C::Message> for C {
 
 /// The connection, as one call of its [`Handler`](crate::Handler) sees it.
 ///
-/// No call on it blocks. What is sent leaves when the handler returns, in order.
+/// No call on it blocks or makes a system call. What is sent leaves when the handler returns, in
+/// order. Of `finish`, `close` and `abort` the strongest counts, whichever comes first.
 pub struct Context<'a, M = Bytes> {
     hand: &'a mut Hand,
     encoder: &'a mut dyn Encode<M>,
@@ -153,13 +154,14 @@ impl<'a, M> Context<'a, M> {
         self.hand.id
     }
 
-    /// The address of the other end.
+    /// The address of the other end, as it was when the connection was accepted.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.hand.peer
     }
 
-    /// Output that waits for the peer to take it, in bytes, this call's included.
+    /// Output that waits to be handed to the system, in bytes, this call's included; what was
+    /// queued before is as of the moment at which the handler was called.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.hand.queued_bytes + self.hand.outbox.len_bytes()
@@ -193,12 +195,14 @@ impl<'a, M> Context<'a, M> {
         self.hand.close(Cause::Closed);
     }
 
-    /// Resets the connection at once; output that waits is lost.
+    /// Resets the connection when the handler returns; output that waits is lost.
     pub fn abort(&mut self) {
         self.hand.abort(Cause::Aborted);
     }
 
-    /// The connection for other threads, or for later.
+    /// The connection for other threads, or for later; see [`Handle`] for an example.
+    ///
+    /// The first one of a connection costs an allocation, every further one a counter.
     #[must_use]
     pub fn handle(&mut self) -> Handle<M>
     where
@@ -222,12 +226,12 @@ impl<M> fmt::Debug for Context<'_, M> {
 pub enum SendError {
     /// The handler has already finished, closed or aborted its connection.
     Closing,
-    /// The codec refused the message.
+    /// The codec refused the message; the connection goes on.
     Refused(BoxError),
     /// More output would be queued than a connection may have; the connection is being reset.
     #[non_exhaustive]
     Overflow {
-        /// The limit: `send_max_bytes`.
+        /// The limit, in bytes: `send_max_bytes`.
         max_bytes: usize,
     },
 }

@@ -188,7 +188,44 @@ impl fmt::Debug for Gate {
 ///
 /// Made by [`Context::handle`](crate::Context::handle). Messages of one thread leave in the order
 /// in which it sent them; those of several threads never interleave within a message. No call
-/// blocks.
+/// blocks; one that finds the reactor asleep makes the system call that wakes it. Messages are
+/// encoded on the thread that runs the handler, before the next frame is shown to it.
+///
+/// ```
+/// use std::io::Read;
+/// use std::net::TcpStream;
+/// use std::sync::mpsc;
+/// use bytes::BytesMut;
+/// use switchboard::{Context, Handle, Handler, Outcome, Raw, Server};
+///
+/// struct Newcomer(mpsc::Sender<Handle>);
+///
+/// impl Handler for Newcomer {
+///     fn on_open(&mut self, cx: &mut Context) -> Outcome {
+///         Ok(self.0.send(cx.handle())?)
+///     }
+///     fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+///         Ok(())
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (sender, newcomers) = mpsc::channel();
+/// let newcomer = move |_peer| Newcomer(sender.clone());
+/// let server = Server::builder().listen("127.0.0.1:0", Raw::new(), newcomer).start()?;
+/// let mut client = TcpStream::connect(server.local_addr())?;
+///
+/// let handle = newcomers.recv()?;
+/// handle.try_send("from another thread")?;
+/// handle.close();
+/// assert!(handle.try_send("too late").is_err());
+///
+/// let mut received = String::new();
+/// client.read_to_string(&mut received)?;
+/// assert_eq!(received, "from another thread");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Handle<M = Bytes> {
     gate: Arc<Gate>,
     message: PhantomData<fn(M)>,
@@ -205,14 +242,16 @@ impl<M: Send + 'static> Handle<M> {
         self.gate.id
     }
 
-    /// Whether the connection was still open a moment ago.
+    /// Whether the connection had not ended a moment ago. One that is closing has not ended yet,
+    /// but takes no more messages.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.gate.state.load(Ordering::Acquire) != ENDED
     }
 
-    /// Output that waits for the connection, in bytes; each message that was sent through a handle
-    /// and is not encoded yet counts 64 bytes more.
+    /// Output that waits for the connection, in bytes. A message that was sent through a handle and
+    /// is not encoded yet counts 64 bytes more; one that is no [`Bytes`] counts as the size of its
+    /// type until then.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.gate.queued()
@@ -239,7 +278,9 @@ impl<M: Send + 'static> Handle<M> {
         Ok(())
     }
 
-    /// Closes the connection after what was sent. Nothing happens if it has ended.
+    /// Closes the connection after what was sent before; messages of other threads that come later
+    /// are refused. Nothing happens if it has ended. Returns at once; the end is told by
+    /// [`on_close`](crate::Handler::on_close).
     pub fn close(&self) {
         if self.is_open() {
             self.gate.finish();
@@ -247,7 +288,8 @@ impl<M: Send + 'static> Handle<M> {
         }
     }
 
-    /// Resets the connection; output that waits is lost. Nothing happens if it has ended.
+    /// Resets the connection; output that waits is lost. Nothing happens if it has ended. Returns
+    /// at once; a handler of the connection that is running is not interrupted.
     pub fn abort(&self) {
         if self.is_open() {
             self.gate.post.command(Command::Abort(self.gate.id));
@@ -278,7 +320,7 @@ pub enum TrySendError<M> {
         message: M,
         /// What is queued, as [`Handle::queued_bytes`] counts it.
         queued_bytes: usize,
-        /// The limit: `send_max_bytes`.
+        /// The limit, in bytes: `send_max_bytes`.
         max_bytes: usize,
     },
     /// The connection has ended, or takes no more output.

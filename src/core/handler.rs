@@ -14,7 +14,8 @@ use crate::words::reason::CloseReason;
 /// The calls for one connection come one at a time and in order, on changing threads; each sees
 /// what the ones before it wrote. A call may block or burn CPU: other connections are not delayed,
 /// and the input of this one waits in the system (backpressure). `on_open` comes first and once,
-/// `on_close` last and once, also after a panic.
+/// `on_close` last and once, also after a panic; only a handler that was never made, because the
+/// server ended first or the making panicked, sees neither.
 ///
 /// `Err` from a call closes the connection, after what was sent before, and becomes part of the
 /// close reason: so `?` works. A panic ends this connection and nothing else.
@@ -45,7 +46,8 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
         Ok(())
     }
 
-    /// Queued output has fallen from `send_high_bytes` or more to `send_low_bytes` or less.
+    /// Queued output has fallen from `send_high_bytes` or more to `send_low_bytes` or less: input
+    /// is read again, and a handler that held output back may go on. Not called after `finish`.
     ///
     /// # Errors
     /// Any: it closes the connection.
@@ -64,7 +66,8 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
         Ok(())
     }
 
-    /// The connection is gone; the handler is dropped after this.
+    /// The connection is gone; the handler is dropped after this, on the same thread. May block, as
+    /// the others may.
     fn on_close(&mut self, reason: &CloseReason) {
         let _ = reason;
     }

@@ -22,7 +22,7 @@ pub(crate) struct Counters {
     pub(crate) descriptor_pauses: u64,
 }
 
-/// One reactor at one moment.
+/// One reactor at one moment. What is counted is counted since the start and never goes back.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ReactorSnapshot {
@@ -68,19 +68,19 @@ pub struct ReactorSnapshot {
     pub limit_pauses: u64,
     /// Times that accepting paused because the system was out of descriptors or memory.
     pub descriptor_pauses: u64,
-    /// Read buffers in use.
+    /// Read buffers that jobs have at the moment.
     pub buffers_leased: usize,
-    /// Read buffers that the pool keeps, and their bytes.
+    /// Read buffers that the pool keeps, at most `pool_retained_max`.
     pub buffers_retained: usize,
-    /// Their bytes.
+    /// What these buffers hold of memory, in bytes.
     pub buffers_retained_bytes: usize,
     /// Times that a read buffer came from the pool.
     pub buffer_hits: u64,
     /// Times that a read buffer had to be allocated.
     pub buffer_misses: u64,
-    /// Input and output that connections hold, in bytes.
+    /// Frames that are not complete and output that waits, of all connections, in bytes.
     pub held_bytes: usize,
-    /// Memory of the table of connections.
+    /// Memory of the table of connections, in bytes.
     pub table_bytes: usize,
     /// Armed timers.
     pub timers: usize,

@@ -25,7 +25,7 @@ use crate::words::sync::Arc;
 /// Says what a server is to be. Made by [`Server::builder`].
 ///
 /// Nothing is opened or checked before [`start`](Builder::start) or [`run`](Builder::run), which
-/// answer with all that is wrong.
+/// answer with the first thing that is wrong.
 pub struct Builder {
     plans: Vec<Plan>,
     limits: Limits,
@@ -68,6 +68,9 @@ impl Builder {
     /// An address with port 0 gets a port from the system, see [`Server::local_addr`]. If a name
     /// has several addresses, the first that can be listened on is taken. A name is resolved at
     /// once, which may block.
+    ///
+    /// `handler` runs where handlers run, for several connections at once; it may block. A panic in
+    /// it ends the connection, before there is a handler that could be told.
     #[must_use]
     pub fn listen<C, H>(
         mut self,
@@ -92,7 +95,8 @@ impl Builder {
     }
 
     /// Threads that stand by to pick up a reactor whose handler is slow. Default: 2. Range: 0 to
-    /// `workers_max`. With 0 every handler runs on its reactor's thread and may delay others.
+    /// 65,536; `workers_max` is raised to it. With 0 there are never any, whatever `workers_max`
+    /// says: every handler runs on its reactor's thread, as with [`Scheduling::Inline`].
     #[must_use]
     pub fn workers(mut self, count: usize) -> Self {
         self.threads.workers = count;
@@ -101,14 +105,16 @@ impl Builder {
     }
 
     /// How many workers there may be while handlers block; they come as needed and leave after
-    /// 10 s without work. Default: 512. Range: `workers` to 65,536.
+    /// 10 s without work. Default: 512. Range: `workers` to 65,536. When all of them are in a
+    /// handler, the next handler that blocks delays the others of its reactor.
     #[must_use]
     pub fn workers_max(mut self, count: usize) -> Self {
         self.threads.workers_max = count;
         self
     }
 
-    /// What the threads' names begin with. Default: `switchboard`. 1 to 32 printable characters.
+    /// What the threads' names begin with. Default: `switchboard`. 1 to 32 printable ASCII
+    /// characters, no spaces. The system may show less of it: Linux 15 bytes.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.threads.name = name.into();
@@ -153,7 +159,7 @@ impl Builder {
     }
 
     /// How long [`run`](Builder::run) lets connections come to an end after a signal. Default:
-    /// 10 s.
+    /// 10 s. Any value is allowed; zero closes them at once.
     #[must_use]
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain_deadline = deadline;
@@ -161,14 +167,16 @@ impl Builder {
     }
 
     /// Calls `tell` with the addresses of all listeners once they are open, which is the way to
-    /// learn of ports that the system chose if [`run`](Builder::run) is called.
+    /// learn of ports that the system chose if [`run`](Builder::run) is called. It runs on the
+    /// thread that starts the server, when clients are served already. A second one replaces the
+    /// first.
     #[must_use]
     pub fn on_start(mut self, tell: impl FnOnce(&[SocketAddr]) + 'static) -> Self {
         self.on_start = Some(Box::new(tell));
         self
     }
 
-    /// Starts the server in threads of its own and returns.
+    /// Starts the server in threads of its own and returns. A server without listeners is allowed.
     ///
     /// # Errors
     /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
@@ -208,7 +216,8 @@ impl Builder {
     /// Starts the server and serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console
     /// on Windows), then drains: stops accepting, asks every connection to come to an end, and
     /// closes what is left after [`drain_deadline`](Builder::drain_deadline). A second signal ends
-    /// the wait.
+    /// the wait, as [`Control::stop`](crate::control::Control::stop) does. Blocks until the server
+    /// has ended.
     ///
     /// # Errors
     /// As [`start`](Builder::start); also if the signals cannot be caught, because another server

@@ -16,7 +16,7 @@ use crate::words::clock::{Clock, Time};
 use crate::words::error::Error;
 use crate::words::sync::Arc;
 
-/// A server at work. Dropping it stops it.
+/// A server at work. Dropping it stops it, as [`stop`](Server::stop) does.
 pub struct Server {
     running: Option<Running<Reactor<MioKernel>>>,
     control: Control,
@@ -88,21 +88,49 @@ impl Server {
 
     /// Comes to an end without losing anything: serves the clients that wait to be accepted,
     /// closes the listeners, asks every connection to come to an end
-    /// ([`on_drain`](crate::Handler::on_drain)) and waits for them; closes what is left at the
-    /// deadline. Blocks; not to be called from a handler.
+    /// ([`on_drain`](crate::Handler::on_drain)) and waits for them; closes what is left once
+    /// `deadline` has passed, as [`stop`](Server::stop) does. Blocks until the last one has ended;
+    /// not to be called from a handler.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+    ///     .start()?;
+    /// let mut client = TcpStream::connect(server.local_addr())?;
+    /// client.write_all(b"hello")?;
+    /// // The client finishes when the server has: then nobody has to wait for the deadline.
+    /// let client = std::thread::spawn(move || {
+    ///     let mut reply = String::new();
+    ///     client.read_to_string(&mut reply).map(|_| reply)
+    /// });
+    /// let report = server.drain(Duration::from_secs(10));
+    /// assert_eq!(client.join().expect("it does not panic")?, "hello");
+    /// assert_eq!(report.closed_by("drained"), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drain(mut self, deadline: Duration) -> Report {
         self.control.common.order(&Order::Drain);
         self.control.common.wait_stopped(deadline);
         self.finish()
     }
 
-    /// Closes everything now. Waits a second for handlers that are still running; those that run
-    /// on are left behind and counted. Blocks; not to be called from a handler.
+    /// Closes everything now: output that waits is lost. Waits a second for handlers that are still
+    /// running, and another one for their threads; those that run on are left behind and counted.
+    /// Only a handler that keeps a reactor, because there are no workers or none left, is waited
+    /// for without a limit. Blocks; not to be called from a handler.
     pub fn stop(mut self) -> Report {
         self.finish()
     }
 
-    /// Serves until somebody calls [`Control::stop`], then stops.
+    /// Serves until somebody calls [`Control::stop`], then stops. Blocks; not to be called from a
+    /// handler.
     ///
     /// # Errors
     /// If the server could not go on.
@@ -177,7 +205,25 @@ impl fmt::Debug for Server {
 }
 
 /// Steers a server from any thread, also from its own handlers. No call but
-/// [`snapshot`](Control::snapshot) waits for anything.
+/// [`snapshot`](Control::snapshot) waits for anything. Harmless once the server has ended.
+///
+/// ```
+/// use switchboard::{Error, Raw, Server, handler_fn};
+///
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+///     .start()?;
+/// let control = server.control();
+/// let operator = std::thread::spawn(move || {
+///     control.suspend();
+///     control.resume();
+///     control.stop();
+/// });
+/// let report = server.wait()?; // until the operator says stop
+/// println!("{report}");
+/// operator.join().expect("it does not panic");
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Control {
     common: Arc<Common<MioKernel>>,
@@ -185,12 +231,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Stops accepting; new clients wait in the system's queue. Connections are not affected.
+    /// Stops accepting; new clients wait in the system's queue, and are turned away by the system
+    /// when it is full (see `backlog`). Connections are not affected. Each reactor follows when it
+    /// comes to its mail: a client or two may still be accepted after the call.
     pub fn suspend(&self) {
         self.common.order(&Order::Suspend);
     }
 
-    /// Accepts again.
+    /// Accepts again. Nothing happens if accepting was not suspended.
     pub fn resume(&self) {
         self.common.order(&Order::Resume);
     }
@@ -233,11 +281,33 @@ impl fmt::Debug for Control {
 }
 
 /// A server at one moment. The reactors answer one after the other, so sums over them may be off
-/// by what happened in between.
+/// by what happened in between. What is counted is counted since the start.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use switchboard::{Raw, Server, handler_fn};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = Server::builder()
+///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+///     .start()?;
+/// let mut client = TcpStream::connect(server.local_addr())?;
+/// client.write_all(b"hello")?;
+/// client.read_exact(&mut [0; 5])?;
+///
+/// let snapshot = server.snapshot();
+/// assert_eq!((snapshot.connections(), snapshot.opened()), (1, 1));
+/// let sent: u64 = snapshot.reactors.iter().map(|reactor| reactor.sent_bytes).sum();
+/// assert_eq!(sent, 5);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// Each reactor; those that have ended are missing.
+    /// Each reactor, in the order of their numbers; those that have ended, or do not answer within
+    /// two seconds, are missing.
     pub reactors: Vec<ReactorSnapshot>,
     /// Connections that count against `connections_max`.
     pub admitted: usize,

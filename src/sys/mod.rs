@@ -50,6 +50,6 @@ pub(crate) use mio::MioKernel;
 pub(crate) enum Awoken {
     /// The system asked the process to end (SIGINT, SIGTERM, a console's Ctrl-C or its closing).
     Signal,
-    /// [`Interrupter::interrupt`] was called.
+    /// `Interrupter::interrupt` was called.
     Interrupt,
 }

@@ -9,13 +9,30 @@ use super::id::REACTORS_MAX;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
 ///
-/// Set through [`Builder::limits`](crate::Builder::limits); checked when the server starts.
+/// Set through [`Builder::limits`](crate::Builder::limits); checked when the server starts. Those
+/// of a connection hold for each one; how large a frame of input may be is for the
+/// [`Codec`](crate::Codec) to say.
+///
+/// ```
+/// use std::time::Duration;
+/// use switchboard::{Error, Server};
+///
+/// let builder = Server::builder().limits(|limits| {
+///     limits.send_max_bytes = 1 << 20;
+///     limits.write_stall = Duration::from_secs(30);
+/// });
+/// builder.start()?.stop();
+///
+/// let refused = Server::builder().limits(|limits| limits.linger = Duration::ZERO).start();
+/// assert!(matches!(refused, Err(Error::Config { field: "linger", .. })));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
     /// Connections open at once, over all reactors. Further ones wait in the system's accept queue.
     /// Default: the soft limit of open files less a reserve of 64, at least 64; 65,536 where the
-    /// platform has no such limit. Range: 1 to 2³¹.
+    /// platform has no such limit (Windows). Range: 1 to 2³¹.
     pub connections_max: usize,
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
@@ -46,8 +63,9 @@ pub struct Limits {
     /// How long a closed connection waits for the peer to finish too, so that the last output is
     /// not destroyed by a reset. Default: 2 s. Range: 1 ms to 1 day.
     pub linger: Duration,
-    /// How many bytes of input are read and thrown away while lingering. Default: 1 MiB.
-    /// Range: 0 to 2⁴⁰.
+    /// How many bytes of input are read and thrown away while lingering; a peer that sends more is
+    /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
+    /// for `send_max_bytes`).
     pub linger_bytes: usize,
     /// How long accepting pauses when the system is out of descriptors or buffers; it goes on
     /// earlier when a connection closes. Default: 50 ms. Range: 1 ms to 10 s.
@@ -104,23 +122,53 @@ impl Limits {
 }
 
 /// Which thread runs a handler.
+///
+/// ```
+/// use switchboard::config::Scheduling;
+/// use switchboard::{Error, Raw, Server, handler_fn};
+///
+/// // Never blocks, and is never to leave the thread of its reactor.
+/// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+/// let server = Server::builder()
+///     .scheduling(Scheduling::Inline)
+///     .listen("127.0.0.1:0", Raw::new(), echo)
+///     .start()?;
+/// assert_eq!(server.stop().take_overs, 0);
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scheduling {
     /// The thread that holds the reactor runs it, having laid the reactor down; if the handler is
     /// slow, another thread picks the reactor up. Nearly as cheap as `Inline`, and no handler can
-    /// delay the others for longer than about a millisecond.
+    /// delay the others for longer than about a millisecond, as long as there are workers left.
     #[default]
     TakeOver,
     /// A pool thread runs it: the classic reactor with a worker pool. It costs a hand-over between
-    /// threads for each message; here so that the difference can be measured.
+    /// threads for each message; here so that the difference can be measured. The pool keeps its
+    /// size: [`workers`](crate::Builder::workers), at least 1.
     HandOff,
     /// The reactor's thread runs it and nobody takes over: a slow handler delays every connection
-    /// of its reactor. For handlers that never block, or to be measured against.
+    /// of its reactor, and the end of the server. For handlers that never block, or to be measured
+    /// against.
     Inline,
 }
 
-/// Which reactor an accepted connection goes to.
+/// Which reactor an accepted connection goes to; it stays there.
+///
+/// ```
+/// use switchboard::config::Placement;
+/// use switchboard::{Error, Raw, Server, handler_fn};
+///
+/// // A few connections that stay for long: an even spread is worth a message for each.
+/// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+/// let server = Server::builder()
+///     .placement(Placement::LeastLoaded)
+///     .listen("127.0.0.1:0", Raw::new(), echo)
+///     .start()?;
+/// # server.stop();
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placement {
@@ -157,8 +205,8 @@ impl Threads {
                 "1 to 32 printable ASCII characters",
             ));
         }
-        if self.scheduling == Scheduling::HandOff && self.workers_max == 0 {
-            return Err(Error::config("workers_max", 0, "at least 1 with Scheduling::HandOff"));
+        if self.scheduling == Scheduling::HandOff && self.workers == 0 {
+            return Err(Error::config("workers", 0, "at least 1 with Scheduling::HandOff"));
         }
         Ok(())
     }

@@ -8,6 +8,38 @@ use std::sync::Arc;
 use super::error::BoxError;
 
 /// Why a connection ended. The hook, the metrics and the report of a server all say the same.
+///
+/// ```
+/// use std::net::TcpStream;
+/// use std::sync::mpsc;
+/// use bytes::BytesMut;
+/// use switchboard::close::{Blame, Cause};
+/// use switchboard::{CloseReason, Context, Handler, Outcome, Raw, Server};
+///
+/// struct Listener(mpsc::Sender<CloseReason>);
+///
+/// impl Handler for Listener {
+///     fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+///         Ok(())
+///     }
+///     fn on_close(&mut self, reason: &CloseReason) {
+///         let _ = self.0.send(reason.clone());
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (sender, ends) = mpsc::channel();
+/// let listener = move |_peer| Listener(sender.clone());
+/// let server = Server::builder().listen("127.0.0.1:0", Raw::new(), listener).start()?;
+/// drop(TcpStream::connect(server.local_addr())?);
+///
+/// let reason = ends.recv()?;
+/// assert!(matches!(reason.cause(), Cause::PeerFinished));
+/// assert_eq!((reason.blame(), reason.unsent_bytes()), (Blame::Peer, 0));
+/// assert_eq!(server.stop().closed_by("peer_finished"), 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct CloseReason {
     cause: Cause,
@@ -43,7 +75,7 @@ pub enum Cause {
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
     Drained,
-    /// The system reported this error.
+    /// The system reported this error, with its error number where there is one.
     Io(io::ErrorKind, Option<i32>),
 }
 
@@ -92,7 +124,8 @@ impl CloseReason {
         self.phase
     }
 
-    /// Bytes that were sent by the protocol but never handed to the system.
+    /// Bytes that were sent by the protocol but never handed to the system. What was handed to it
+    /// is not counted, whether the peer has received it or not.
     #[must_use]
     pub fn unsent_bytes(&self) -> usize {
         self.unsent_bytes
@@ -104,7 +137,8 @@ impl CloseReason {
         self.cause.blame()
     }
 
-    /// The system's error number, if the system is to blame.
+    /// The system's error number (`errno`, on Windows that of Winsock), if the system is to blame
+    /// and gave one.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         if let Cause::Io(_, errno) = self.cause { errno } else { None }

@@ -22,7 +22,7 @@ pub(crate) struct Shared<R: Leased> {
 pub(crate) enum Advance<'s, R: Leased> {
     /// That `job` is run; until then it lies in its slot under `ticket`.
     Job {
-        /// For [`resume`].
+        /// For [`Shared::resume`].
         ticket: Ticket,
         /// For [`Leased::run`].
         job: R::Job,
