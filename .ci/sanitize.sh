@@ -37,6 +37,9 @@ case $sanitizer in
     RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt"
     RUSTFLAGS+=" -Clinker=clang-22 -Clink-arg=-fsanitize=thread"
     export RUSTFLAGS
+    # Without this a report names no functions.
+    symbolizer=$(readlink -f "$(command -v llvm-symbolizer-22)")
+    export TSAN_OPTIONS="external_symbolizer_path=$symbolizer ${TSAN_OPTIONS:-}"
     # Its shadow memory does not go with every layout that the kernel may choose.
     exec setarch -R .ci/xcargo.sh "$target" test "$@"
     ;;

@@ -16,7 +16,7 @@ for word in "$@"; do
     i686) wanted+=(gcc-i686-linux-gnu libc6-dev-i386-cross) ;; # the kernel runs it without qemu
     s390x) wanted+=(gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user-static) ;;
     musl) wanted+=(musl-tools) ;;
-    thread) wanted+=(clang-22 libclang-rt-22-dev) ;; # of the LLVM that rustc-web has
+    thread) wanted+=(clang-22 libclang-rt-22-dev llvm-22) ;; # the LLVM of rustc-web
     *) echo "xsetup: unknown word: $word" >&2; exit 2 ;;
   esac
 done
