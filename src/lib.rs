@@ -1,9 +1,9 @@
 //! Connection management for programs that hold a great many connections.
 //!
-//! A [`Server`] listens, and runs a [`Handler`] for each connection behind a [`Codec`]. Handlers may
-//! block: the thread that runs one loses its reactor to another thread, and all other connections
-//! go on. What connections may use is bounded by [`Limits`]; why one ended is told by its
-//! [`CloseReason`]; other threads reach one through its [`Handle`].
+//! A [`Server`] listens, and runs a [`Handler`] for each connection behind a [`Codec`]. Handlers
+//! may block: the thread that runs one loses its reactor to another thread, and all other
+//! connections go on. What connections may use is bounded by [`Limits`]; why one ended is told by
+//! its [`CloseReason`]; other threads reach one through its [`Handle`].
 //!
 //! ```
 //! use switchboard::{Raw, Server, handler_fn};
@@ -19,20 +19,24 @@
 //!
 //! # Features
 //!
-//! - `sim`: the deterministic simulation of the whole server, as module `sim`. Without dependencies.
+//! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
 //!
 //! # Threads and order
 //!
 //! The calls for one connection come one at a time and in order, on changing threads; each sees
-//! what the ones before it wrote. There is no order between connections. No call of a
-//! [`Context`] or a [`Handle`] blocks.
+//! what the ones before it wrote. There is no order between connections. No call of a [`Context`]
+//! or a [`Handle`] blocks.
 //!
 //! # Platforms
 //!
-//! Linux, Windows, macOS and FreeBSD, through mio. Only [`config::Placement::ReusePort`] differs: it
-//! needs a system that balances `SO_REUSEPORT`, and is the default where there is one.
+//! Linux, Windows, macOS and FreeBSD, through mio. Only [`config::Placement::ReusePort`] differs:
+//! it needs a system that balances `SO_REUSEPORT`, and is the default where there is one.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+#![cfg_attr(
+    loom,
+    allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
+)]
 
 // The rooms, in reading order; each may use those before it only. Under `--cfg loom` only what
 // the models drive is built: the scheduler and the mailbox.

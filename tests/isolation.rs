@@ -51,8 +51,10 @@ fn a_handler_that_blocks_does_not_stop_the_others_of_its_reactor() {
     }
     echo(&mut connect(server.local_addr()), b"a new one");
     assert!(server.snapshot().take_overs >= 1);
+    wait_for("the operator sees one", &server, |now| sum(now, |r| r.handlers_out as u64) == 1);
     gate.open();
     expect_echo(&mut blocked, b"Block");
+    wait_for("and then none", &server, |now| sum(now, |r| r.handlers_out as u64) == 0);
     let after = wait_for("the thread is back", &server, |now| now.lost_races >= 1);
     assert!(sum(&after, |reactor| reactor.overtaken) >= 1);
 }

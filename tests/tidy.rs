@@ -69,7 +69,7 @@ const PLATFORM_WORDS: &[&str] = &[
 
 const FILE_LINES_MAX: usize = 600;
 const LINE_COLUMNS_MAX: usize = 100;
-const ROOT_NAMES_MAX: usize = 14;
+const ROOT_NAMES_MAX: usize = 15;
 
 type Rule = fn(&Source, &Modules) -> Vec<(usize, String)>;
 

@@ -30,6 +30,9 @@ pub struct ReactorSnapshot {
     pub reactor: usize,
     /// Connections that it holds now.
     pub connections: usize,
+    /// Connections whose handler runs now, or waits for a thread to run it. One that stays here is
+    /// a handler that does not return.
+    pub handlers_out: usize,
     /// Clients that wait in the system's queues to be accepted by this reactor; 0 where the system
     /// does not tell (all but Linux).
     pub waiting: u64,

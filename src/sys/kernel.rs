@@ -13,8 +13,8 @@ use crate::words::clock::Time;
 ///
 /// Generic and inlined: the real build contains no trace of the trait. The contract is mio's
 /// weakest: events may be spurious, stale, merged and in any order; a new one for a direction of a
-/// source is certain only after a call on the source answered `WouldBlock`. No call blocks but [`Kernel::poll`].
-/// No call answers `ErrorKind::Interrupted`: implementations try again.
+/// source is certain only after a call on the source answered `WouldBlock`. No call blocks but
+/// [`Kernel::poll`]. No call answers `ErrorKind::Interrupted`: implementations try again.
 pub(crate) trait Kernel: Send + 'static {
     /// A connected byte stream.
     type Stream: Send + fmt::Debug + 'static;

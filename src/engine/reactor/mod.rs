@@ -369,6 +369,7 @@ impl<K: Kernel> Reactor<K> {
         ReactorSnapshot {
             reactor: self.port.index(),
             connections: self.table.len(),
+            handlers_out: self.table.iter().filter(|(_, entry)| entry.conn.is_out()).count(),
             waiting: self.doors.iter().map(|door| door.waiting(&self.io.kernel)).sum(),
             opened: counters.opened,
             closed: counters.closed_by_label(),

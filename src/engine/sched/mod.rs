@@ -39,14 +39,14 @@ use crate::words::sync::Arc;
 
 #[cfg(all(any(test, feature = "sim"), not(loom)))]
 pub(crate) use drive::{Driver, Stage, Where};
-pub(crate) use port::Port;
 #[cfg(not(loom))]
-#[cfg(test)]
-pub(crate) use running::Joined;
-pub(crate) use running::{Running, Scheduler};
-pub(crate) use stats::Stats;
-#[cfg(test)]
-pub(crate) use stats::StatsSnapshot;
+pub(crate) use {
+    port::Port,
+    running::{Running, Scheduler},
+    stats::Stats,
+};
+#[cfg(all(test, not(loom)))]
+pub(crate) use {running::Joined, stats::StatsSnapshot};
 
 /// What the scheduler leases out to threads: a reactor, seen from above.
 pub(crate) trait Leased: Send + 'static {

@@ -112,7 +112,7 @@ fn first_job(shared: &Shared<Script>) -> (Ticket, u32) {
     let held = shared.slots[0].pick_up(Ticket::FIRST).expect("nobody else is here yet");
     match advance(held) {
         Advance::Job { ticket, job } => (ticket, job),
-        Advance::Stopped => unreachable!("it has a job"),
+        Advance::Pause(..) | Advance::Stopped => unreachable!("it has a job"),
     }
 }
 

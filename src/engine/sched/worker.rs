@@ -27,8 +27,15 @@ pub(crate) enum Advance<'s, R: Leased> {
         /// For [`Leased::run`].
         job: R::Job,
     },
-    /// It is about to poll, and is still held.
-    Pause(Held<'s, R>, Option<Duration>),
+    /// It is about to poll, and is still held. For how long it may wait, only players ask.
+    Pause(
+        Held<'s, R>,
+        #[cfg_attr(
+            not(any(test, feature = "sim")),
+            expect(dead_code, reason = "a real poll waits by itself")
+        )]
+        Option<Duration>,
+    ),
     /// Nothing any more: it is put away.
     Stopped,
 }
