@@ -1,5 +1,5 @@
 #!/bin/bash
-# xsetup.sh [base] [win] [arm64] [i686] [s390x] [musl]      (default: base win)
+# xsetup.sh [base] [win] [arm64] [i686] [s390x] [musl] [thread]      (default: base win)
 #
 # Installs what xcargo.sh needs on Debian 12, as root, from its packages alone. `base` is Debian's
 # rustc with the source of its std, with which std can be built for any target. Its version counts:
@@ -16,6 +16,7 @@ for word in "$@"; do
     i686) wanted+=(gcc-i686-linux-gnu libc6-dev-i386-cross) ;; # the kernel runs it without qemu
     s390x) wanted+=(gcc-s390x-linux-gnu libc6-dev-s390x-cross qemu-user-static) ;;
     musl) wanted+=(musl-tools) ;;
+    thread) wanted+=(clang-22 libclang-rt-22-dev llvm-22) ;; # the LLVM of rustc-web
     *) echo "xsetup: unknown word: $word" >&2; exit 2 ;;
   esac
 done

@@ -85,12 +85,20 @@ impl Parcel {
 }
 
 /// Drops what a panic or a message carried; its drop is user code too, and may panic in turn.
-pub(super) fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // A payload whose drop panics with such a payload again is given up.
-        std::mem::forget(again);
+pub(super) fn discard(mut payload: Box<dyn Any + Send>) {
+    // A message whose drop panics leaves the payload of that panic, which is dropped in turn.
+    for _ in 0..DROPS_MAX {
+        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            Ok(()) => return,
+            Err(again) => payload = again,
+        }
     }
+    // A payload whose drop panics with such a payload over and over is given up.
+    std::mem::forget(payload);
 }
+
+/// How many drops that panic one after the other are put up with.
+const DROPS_MAX: usize = 4;
 
 /// What a message weighs: its bytes where they are known, else the size of its type.
 fn weight<M: 'static>(message: &M) -> usize {

@@ -11,6 +11,7 @@ use crate::words::error::Outcome;
 use crate::words::reason::ClosePhase;
 use bytes::Bytes;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 /// Does what its input says, and remembers what it was asked.
 struct Obedient {
@@ -249,4 +250,35 @@ fn a_message_that_nobody_wants_may_panic_when_dropped() {
     let handle = Handle::<Angry>::new(Arc::new(gate));
     assert!(handle.try_send(Angry).is_ok());
     mail.0.lock().expect("no panic under the lock").clear();
+}
+
+#[test]
+fn what_a_drop_panics_with_is_dropped_too_but_not_for_ever() {
+    /// Panics with another of its kind, while some are left.
+    struct Chain(usize, Arc<()>);
+    impl Drop for Chain {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                std::panic::resume_unwind(Box::new(Chain(self.0 - 1, Arc::clone(&self.1))));
+            }
+        }
+    }
+    let left_after = |panics| {
+        let count = Arc::new(());
+        discard(Box::new(Chain(panics, Arc::clone(&count))));
+        Arc::strong_count(&count) - 1
+    };
+    assert_eq!([0, 1, 3].map(left_after), [0, 0, 0], "what panics left is given back");
+
+    /// Panics with another of its kind for ever. It has no size, so that none is leaked.
+    struct Endless;
+    static DROPS: AtomicUsize = AtomicUsize::new(0);
+    impl Drop for Endless {
+        fn drop(&mut self) {
+            DROPS.fetch_add(1, SeqCst);
+            std::panic::resume_unwind(Box::new(Endless));
+        }
+    }
+    discard(Box::new(Endless));
+    assert!((2..=8).contains(&DROPS.load(SeqCst)), "given up after some drops");
 }

@@ -25,7 +25,11 @@ mod world;
 mod tests;
 
 use std::fmt;
+use std::io::IoSlice;
 use std::time::Duration;
+
+use self::random::Random;
+use crate::parts::buf::Outbox;
 
 /// What happened in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +60,8 @@ pub struct Summary {
 /// A rule that was broken.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    seed: u64,
+    /// What to do to see it again.
+    replay: String,
     what: String,
     plan: String,
     trace: String,
@@ -67,7 +72,33 @@ pub struct Failure {
 /// # Errors
 /// [`Failure`] if the server broke one of its promises; it says how to see that again.
 pub fn run(seed: u64) -> Result<Summary, Failure> {
-    world::run(seed)
+    world::run(Random::new(seed)).map_err(|failure| Failure {
+        replay: format!("SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture"),
+        ..failure
+    })
+}
+
+/// The same for a fuzzer: the first eight of `bytes` are the seed, little endian, and each two of
+/// the others decide one choice, the plan's first. When they are used up the seed has its will.
+///
+/// # Errors
+/// [`Failure`] if the server broke one of its promises.
+pub fn run_bytes(bytes: &[u8]) -> Result<Summary, Failure> {
+    world::run(Random::from_bytes(bytes))
+}
+
+/// The bytes of `outbox` as they would be written, for the test of a codec.
+#[must_use]
+pub fn written(mut outbox: Outbox) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(outbox.len_bytes());
+    while !outbox.is_empty() {
+        let mut slices = [IoSlice::new(&[]); 16];
+        let count = outbox.slices(&mut slices);
+        let before = bytes.len();
+        slices[..count].iter().for_each(|slice| bytes.extend_from_slice(slice));
+        outbox.advance(bytes.len() - before);
+    }
+    bytes
 }
 
 impl Failure {
@@ -80,11 +111,9 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { seed, what, plan, trace } = self;
-        writeln!(f, "seed {seed}: {what}")?;
-        writeln!(f, "{plan}\n{trace}")?;
-        writeln!(f, "seed {seed}: {what}")?;
-        write!(f, "replay: SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture")
+        let Failure { replay, what, plan, trace } = self;
+        writeln!(f, "{what}\n{plan}\n{trace}\n{what}")?;
+        write!(f, "replay: {replay}")
     }
 }
 

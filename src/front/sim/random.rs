@@ -6,6 +6,8 @@
 #[derive(Clone, Debug)]
 pub(super) struct Random {
     state: [u64; 4],
+    /// What the lowest bits of the next numbers are to be, last one first.
+    tape: Vec<u16>,
 }
 
 impl Random {
@@ -18,7 +20,19 @@ impl Random {
             let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^ (z >> 31)
         };
-        Random { state: [next(), next(), next(), next()] }
+        Random { state: [next(), next(), next(), next()], tape: Vec::new() }
+    }
+
+    /// The sequence that the first eight of `bytes` name, where each two of the others decide the
+    /// lowest bits of one number, as long as there are some.
+    ///
+    /// Nearly every choice is made by those bits alone. So a fuzzer that changes one byte changes
+    /// one choice, where a change of the seed would change them all.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let (seed, tape) = bytes.split_at(bytes.len().min(8));
+        let seed = seed.iter().rev().fold(0, |seed, byte| (seed << 8) | u64::from(*byte));
+        let tape = tape.chunks_exact(2).rev().map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+        Random { tape: tape.collect(), ..Random::new(seed) }
     }
 
     /// Another sequence, which does not depend on how much of this one is used later.
@@ -37,7 +51,10 @@ impl Random {
         *a ^= *d;
         *c ^= shifted;
         *d = d.rotate_left(45);
-        result
+        match self.tape.pop() {
+            Some(low) => (result & !0xFFFF) | u64::from(low),
+            None => result,
+        }
     }
 
     /// A number from `low` to `high`, both included.

@@ -3,7 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use super::{Summary, run};
+use super::{Summary, run, run_bytes};
 use crate::words::clock::Clock;
 
 fn number(name: &str) -> Option<u64> {
@@ -47,6 +47,18 @@ fn equal_seeds_are_equal_worlds() {
         let (one, other) = (run(seed), run(seed));
         let digests = [one, other].map(|run| run.map(|summary| summary.digest).ok());
         assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_seed_are_its_world_and_further_bytes_change_it() {
+    let digest = |run: Result<Summary, _>| run.map(|summary| summary.digest).ok();
+    for seed in 0..20_u64 {
+        let mut bytes = seed.to_le_bytes().to_vec();
+        let named = digest(run_bytes(&bytes));
+        assert_eq!(named, digest(run(seed)), "seed {seed}");
+        bytes.extend([7; 32]);
+        assert_ne!(named, digest(run_bytes(&bytes)), "seed {seed}");
     }
 }
 

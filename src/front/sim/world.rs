@@ -88,9 +88,8 @@ enum Phase {
 /// A run has at most so many steps, or it does not come to rest.
 const STEPS_MAX: u64 = 600_000;
 
-/// One run, from the seed to the verdict.
-pub(super) fn run(seed: u64) -> Result<Summary, Failure> {
-    let mut random = Random::new(seed);
+/// One run, from the first choice to the verdict.
+pub(super) fn run(mut random: Random) -> Result<Summary, Failure> {
     let plan = Plan::draw(&mut random);
     let net = Arc::new(Mutex::new(Net::new(&plan, random.fork())));
     let drains = plan.short_read_drains;
@@ -104,7 +103,7 @@ pub(super) fn run(seed: u64) -> Result<Summary, Failure> {
     let net = lock(&net);
     let verdict = verdict.and_then(|summary| net.failure.clone().map_or(Ok(summary), Err));
     verdict.map_err(|what| Failure {
-        seed,
+        replay: String::from("the same bytes again"),
         what,
         plan: format!("{plan:#?}"),
         trace: net.trace.to_string(),

@@ -1,0 +1,50 @@
+#!/bin/bash
+# sanitize.sh address|thread [cargo test's arguments...]
+#
+# Runs tests under AddressSanitizer with LeakSanitizer, or under ThreadSanitizer; by default all
+# that start no other process. Installs on Debian, as root, what it needs there.
+#
+# address  wants a nightly toolchain: `rustup toolchain install nightly`.
+# thread   wants a std that is built with it, or each lock of std looks like a race: so it takes
+#          Debian's rustc, with the source of its std, and the clang of the same LLVM.
+#
+# ThreadSanitizer does not understand `fence`. Ours order atomics and nothing else, so that it has
+# no reason to complain of them; what they are for is proved by the loom models.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+sanitizer=${1:-}
+[ $# -eq 0 ] || shift
+target=x86_64-unknown-linux-gnu
+folder=${CARGO_TARGET_DIR:-target}
+export SIM_SEEDS=${SIM_SEEDS:-100}
+if [ $# -eq 0 ]; then
+  set -- --lib --test bytes --test lifecycle --test backpressure --test handles --test drain \
+    --test limits --test isolation
+fi
+
+case $sanitizer in
+  address)
+    export CARGO_TARGET_DIR=$folder/asan
+    export RUSTFLAGS=-Zsanitizer=address
+    export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:${ASAN_OPTIONS:-}
+    exec cargo +nightly test --target "$target" "$@"
+    ;;
+  thread)
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+      .ci/xsetup.sh base thread
+    fi
+    export XTARGET_DIR=$folder/tsan
+    RUSTFLAGS="-Zsanitizer=thread -Zexternal-clangrt"
+    RUSTFLAGS+=" -Clinker=clang-22 -Clink-arg=-fsanitize=thread"
+    export RUSTFLAGS
+    # Without this a report names no functions.
+    symbolizer=$(readlink -f "$(command -v llvm-symbolizer-22)")
+    export TSAN_OPTIONS="external_symbolizer_path=$symbolizer ${TSAN_OPTIONS:-}"
+    # Its shadow memory does not go with every layout that the kernel may choose.
+    exec setarch -R .ci/xcargo.sh "$target" test "$@"
+    ;;
+  *)
+    echo "usage: sanitize.sh address|thread [cargo test's arguments...]" >&2
+    exit 2
+    ;;
+esac
