@@ -14,6 +14,8 @@ echo 9000000 > fs/file-max
 echo 20000000 > fs/epoll/max_user_watches
 echo 65535 > net/core/somaxconn
 echo 65535 > net/ipv4/tcp_max_syn_backlog
+# All connections may have a packet on the way at once: one that is dropped comes again much later.
+echo $descriptors > net/core/netdev_max_backlog
 echo 2000000 > net/ipv4/tcp_max_tw_buckets
 echo "1024 65535" > net/ipv4/ip_local_port_range
 ifconfig lo 127.0.0.1 netmask 255.0.0.0 up

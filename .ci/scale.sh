@@ -21,8 +21,9 @@ trap 'rm -f "$output"' EXIT
 .ci/vm-run.sh -m $((1024 + connections * 13 / 1000)) -t $((120 + connections / 100)) \
   -f "${CARGO_TARGET_DIR:-target}/release/examples/echo" \
   -f "${CARGO_TARGET_DIR:-target}/release/load" "
-    /bin/echo --addr 127.0.0.1:7000 > /tmp/server &
-    until grep -q listening /tmp/server; do sleep 0.1; done
+    : > server
+    /bin/echo --addr 127.0.0.1:7000 > server &
+    until grep -q listening server; do sleep 0.1; done
     load idle --addr 127.0.0.1:7000 --pid \$! --connections 1000 > /dev/null &&
       load idle --addr 127.0.0.1:7000 --pid \$! --connections $connections --sources 64
   " > "$output" || { cat "$output"; exit 1; }
