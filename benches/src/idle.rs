@@ -10,7 +10,7 @@ use crate::conn::Conn;
 use crate::dial::Dialer;
 use crate::payload::{PLAIN, Tag};
 use crate::plan::Plan;
-use crate::process::{Memory, Usage};
+use crate::process::{Memory, Usage, kernel_memory};
 use crate::swarm::Swarm;
 use crate::tally::{Pace, Window};
 
@@ -20,12 +20,15 @@ use crate::tally::{Pace, Window};
 /// # Errors
 /// When connections cannot be opened, answers do not come in time, or the process cannot be read.
 pub fn run(plan: &Plan, pid: u32, quiet: f64, watch: f64) -> io::Result<Value> {
+    let begun = clock::now();
     let start = Memory::of(pid)?;
+    let kernel_start = kernel_memory()?;
     let window = Window { from: 0, until: u64::MAX };
     let mut swarm = Swarm::new(plan.size, Pace::Scheduled, window, None)?;
     connect(&mut swarm, plan)?;
     clock::sleep_until(clock::now() + clock::from_seconds(quiet));
     let connected = Memory::of(pid)?;
+    let kernel_connected = kernel_memory()?;
     let before = Usage::of(pid)?;
     clock::sleep_until(clock::now() + clock::from_seconds(watch));
     let spent = Usage::of(pid)?.since(&before);
@@ -51,7 +54,9 @@ pub fn run(plan: &Plan, pid: u32, quiet: f64, watch: f64) -> io::Result<Value> {
         "rss_bytes_per_connection": per_connection(connected.resident, start.resident),
         "pss_bytes_per_connection": per_connection(connected.proportional, start.proportional),
         "anon_bytes_per_connection": per_connection(connected.anonymous, start.anonymous),
+        "kernel_bytes_per_connection": per_connection(kernel_connected, kernel_start),
         "rss_kept_kib": closed.resident as f64 - start.resident as f64,
+        "seconds": (clock::now() - begun) as f64 / SECOND as f64,
         "watch_seconds": watch,
         "voluntary_switches": spent.voluntary_switches,
         "cpu_us": (spent.user + spent.system) / 1e3,
@@ -75,10 +80,15 @@ fn connect(swarm: &mut Swarm, plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
+/// Turns until it is done; gives up when nothing has come forward for as long as patience lasts.
 fn turn_until(swarm: &mut Swarm, done: impl Fn(&Swarm) -> bool) -> io::Result<()> {
-    let deadline = clock::now() + PATIENCE;
+    let left = |swarm: &Swarm| swarm.open_count() + swarm.awaited_count();
+    let (mut least, mut deadline) = (left(swarm), clock::now() + PATIENCE);
     while !done(swarm) {
         let now = clock::now();
+        if left(swarm) < least {
+            (least, deadline) = (left(swarm), now + PATIENCE);
+        }
         if now >= deadline {
             let message = format!(
                 "given up with {} connections open and {} echoes awaited",
@@ -93,5 +103,5 @@ fn turn_until(swarm: &mut Swarm, done: impl Fn(&Swarm) -> bool) -> io::Result<()
 }
 
 const BATCH: u32 = 256;
-/// How long a batch of echoes, or the closing of all, may take, in nanoseconds.
+/// How long it may take until the next echo has come or the next connection is closed.
 const PATIENCE: u64 = 20 * SECOND;

@@ -87,7 +87,7 @@ impl Plan {
                 Long("addr") => addr = Some(parser.value()?.parse()?),
                 Long("pid") => plan.pid = Some(parser.value()?.parse()?),
                 Long("threads") => plan.threads = bounded(&mut parser, 1, 64)?,
-                Long("connections") => plan.connections = bounded(&mut parser, 1, 60_000)?,
+                Long("connections") => plan.connections = bounded(&mut parser, 1, CONNECTIONS_MAX)?,
                 Long("size") => plan.size = bounded(&mut parser, 1, payload::MESSAGE_MAX)?,
                 Long("seconds") => plan.seconds = bounded(&mut parser, 0.05, 60.0)?,
                 Long("warmup") => plan.warmup = bounded(&mut parser, 0.0, 10.0)?,
@@ -159,7 +159,7 @@ impl Mode {
                 slow.get_or_insert_default().share = bounded(parser, 0.0, 1.0)?;
             }
             (Self::Open { slow, .. }, "slow-connections") => {
-                slow.get_or_insert_default().connections = bounded(parser, 1, 60_000)?;
+                slow.get_or_insert_default().connections = bounded(parser, 1, CONNECTIONS_MAX)?;
             }
             (Self::Open { slow, .. }, "slow-byte") => {
                 slow.get_or_insert_default().byte = parser.value()?.parse()?;
@@ -190,6 +190,9 @@ where
         Err(format!("{} is not between {min} and {max}", value.to_string()).into())
     }
 }
+
+/// Far more than one machine lets a process have, unless it was told to.
+const CONNECTIONS_MAX: u32 = 1_000_000;
 
 const USAGE: &str = "usage: load pingpong|pipeline|bulk|churn|open|idle --addr 127.0.0.1:PORT \
     [--pid PID] [--connections N] [--size BYTES] [--seconds S] [--warmup S] [--threads N] \
@@ -226,7 +229,7 @@ mod tests {
             "pingpong --addr 127.0.0.1:7 --rate 5",
             "pingpong --addr 127.0.0.1:7 --seconds 600",
             "pingpong --addr 127.0.0.1:7 --connections 0",
-            "pingpong --addr 127.0.0.1:7 --connections 100000",
+            "pingpong --addr 127.0.0.1:7 --connections 1000001",
             "pingpong --addr 127.0.0.1:7 --connections 1 --threads 2",
             "open --addr 127.0.0.1:7 --slow-share NaN",
             "open --addr 127.0.0.1:7 --connections 16 --slow-share 0.1",

@@ -1,4 +1,5 @@
-//! What `/proc` says about another process: CPU time by kind, context switches, memory.
+//! What `/proc` says about another process: CPU time by kind, context switches, memory; and about
+//! the kernel's memory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -120,12 +121,21 @@ impl Memory {
     }
 }
 
+/// What the kernel's own objects take, over the whole machine, in KiB (`Slab` of `/proc/meminfo`).
+///
+/// # Errors
+/// When the file does not look as expected.
+pub fn kernel_memory() -> io::Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    parse_field(&meminfo, "Slab:").ok_or_else(|| odd("meminfo"))
+}
+
 fn path(pid: u32, file: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/{file}"))
 }
 
 fn odd(file: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("cannot read /proc/PID/{file}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("cannot read {file} in /proc"))
 }
 
 /// The sum over all threads of what each gained; a new thread gained all it has.
@@ -200,5 +210,6 @@ mod tests {
         assert!(after.since(&before).user >= 0.0);
         let memory = Memory::of(own).expect("own memory");
         assert!(memory.resident > 0 && memory.peak >= memory.resident);
+        assert!(super::kernel_memory().expect("the machine's memory") > 0);
     }
 }
