@@ -59,7 +59,10 @@ fn a_client_that_floods_and_does_not_read_is_held_within_bounds() {
     let mut writer = client.try_clone().expect("a second descriptor");
     thread::scope(|scope| {
         scope.spawn(|| {
-            writer.write_all(&flood).expect("the server reads on in the end");
+            // In pieces: on Windows the patience of one call is for all of its bytes.
+            let mut pieces = flood.chunks(CHUNK);
+            let written = pieces.try_for_each(|piece| writer.write_all(piece));
+            written.expect("the server reads on in the end");
             writer.shutdown(Shutdown::Write).expect("finish");
         });
         wait_for("reading pauses", &server, |now| held(now) >= HIGH);
