@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,7 +12,7 @@ use std::thread;
 
 use common::{
     Call, Gate, Journal, PATIENCE, builder, by_default, connect, echo, frames, name, read_frame,
-    reset, serve, sum, wait_for, wait_until,
+    reset, resets_are_told, serve, sum, wait_for, wait_until,
 };
 use switchboard::error::TrySendError;
 use switchboard::{Builder, Handle, Raw, Server};
@@ -96,11 +96,13 @@ fn race(client: &mut TcpStream, handle: &Handle, after: u32, abort: bool) -> [(u
             scope.spawn(count)
         });
         let mut arrived = [0; 4];
+        // After a close all that lies in the system comes first: megabytes of short messages.
+        let mut reader = BufReader::new(&mut *client);
         for total in 0.. {
             if total == after {
                 if abort { handle.abort() } else { handle.close() }
             }
-            let Ok(message) = read_frame(client) else { break };
+            let Ok(message) = read_frame(&mut reader) else { break };
             let (sender, number) = number_of(&message).expect("a whole message");
             assert_eq!(number, arrived[usize::from(sender)], "a gap from sender {sender}");
             arrived[usize::from(sender)] += 1;
@@ -258,7 +260,10 @@ fn a_stale_handle_never_reaches_the_next_connection_in_its_slot() {
     });
     wait_for("all are gone", &server, |now| now.connections() == 0);
     let report = server.stop();
-    assert_eq!((report.opened, report.closed_by("peer_reset")), (500, 500));
+    assert_eq!((report.opened, report.closed_count()), (500, 500));
+    if resets_are_told() {
+        assert_eq!(report.closed_by("peer_reset"), 500, "{report}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::{
-    Call, PLANTED, builder, by_default, connect, echo, ends_in_reset, frame, hush, reset, serve,
+    Call, PLANTED, builder, by_default, connect, echo, expect_reset, frame, hush, reset, serve,
     sum, try_connect, wait_for,
 };
 use switchboard::config::{Placement, Scheduling};
@@ -80,11 +80,11 @@ fn end_somehow(addr: SocketAddr, number: usize) {
         }
         4 => {
             client.write_all(b"abort").expect("write");
-            assert!(ends_in_reset(&mut client));
+            expect_reset(&mut client);
         }
         5 => {
             client.write_all(b"panic").expect("write");
-            assert!(ends_in_reset(&mut client));
+            expect_reset(&mut client);
         }
         6 => {
             client.write_all(b"word").expect("write");

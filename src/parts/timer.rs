@@ -446,8 +446,8 @@ mod tests {
     fn a_jump_over_all_time_visits_only_what_is_there() {
         let mut wheel = Wheel::new(Time::ZERO);
         let keys: Vec<_> = (0..1000).map(|slot| ConnId::new(0, slot, 1)).collect();
-        for (&key, nanos) in keys.iter().zip((0..).step_by(7_777_777_777_777_777)) {
-            wheel.schedule(key, Time::from_nanos(nanos));
+        for (&key, number) in keys.iter().zip(0..) {
+            wheel.schedule(key, Time::from_nanos(number * 7_777_777_777_777_777));
         }
         let mut due = Vec::new();
         wheel.expire(Time::from_nanos(u64::MAX - 1), &mut due);
