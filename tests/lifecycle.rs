@@ -17,6 +17,7 @@ use common::{
     try_connect, wait_for,
 };
 use switchboard::close::{Blame, ClosePhase};
+use switchboard::config::Scheduling;
 use switchboard::{
     Builder, CloseReason, Context, Handle, Handler, LengthPrefixed, Outcome, Raw, Server,
 };
@@ -531,5 +532,25 @@ fn a_handler_that_never_returns_is_left_behind_and_counted() {
     let report = server.stop();
     assert_eq!((report.opened, report.closed_count(), report.stuck), (2, 1, 1));
     assert!(report.to_string().contains("1 threads stuck"), "{report}");
+    gate.open();
+}
+
+#[test]
+fn a_handler_that_keeps_its_reactor_does_not_keep_the_server_from_stopping() {
+    let gate = Gate::default();
+    let pass = gate.clone();
+    let inline = builder().reactors(2).scheduling(Scheduling::Inline);
+    let (server, _journal) = serve(inline, Raw::new(), move |cx, call| {
+        if matches!(call, Call::Frame(_)) {
+            pass.pass();
+        }
+        by_default(cx, call)
+    });
+    let mut client = connect(server.local_addr());
+    client.write_all(b"hang").expect("write");
+    gate.wait_for(1);
+    // The report knows of the other reactor only.
+    let report = server.stop();
+    assert_eq!((report.opened, report.stuck), (0, 1), "{report}");
     gate.open();
 }

@@ -121,10 +121,11 @@ impl Server {
         self.finish()
     }
 
-    /// Closes everything now: output that waits is lost. Waits a second for handlers that are still
-    /// running, and another one for their threads; those that run on are left behind and counted.
-    /// Only a handler that keeps a reactor, because there are no workers or none left, is waited
-    /// for without a limit. Blocks; not to be called from a handler.
+    /// Closes everything now: output that waits is lost. Waits a few seconds at most for handlers
+    /// that are still running; those that run on are left behind and counted. If one of them keeps
+    /// its reactor, because there are no workers or none left, that reactor's connections end only
+    /// when it returns, and its figures are missing from the report. Blocks; not to be called from
+    /// a handler.
     pub fn stop(mut self) -> Report {
         self.finish()
     }
@@ -177,7 +178,7 @@ impl Server {
         }
         let mut report = Report::default();
         if let Some(running) = self.running.take() {
-            let joined = running.join(STOP_GRACE);
+            let joined = running.join(STOP_GRACE, STOP_GRACE);
             report.stuck = joined.stuck;
             report.unserved = joined.unserved.len();
             report.take_overs = joined.stats.take_overs;

@@ -30,7 +30,7 @@ pub(crate) struct Running<R: Leased> {
 
 /// What is left of a scheduler.
 pub(crate) struct Joined<R: Leased> {
-    /// The reactors, in their order.
+    /// The reactors that have stopped, in their order.
     pub(crate) reactors: Vec<R>,
     /// Threads that were left behind in user code.
     pub(crate) stuck: usize,
@@ -145,20 +145,18 @@ impl<R: Leased> Running<R> {
         Arc::clone(&self.crew.shared.pool.stats)
     }
 
-    /// Waits until every reactor has stopped, however long that takes, and then ends all threads.
-    /// Those that are still in user code after `grace` are left behind.
-    pub(crate) fn join(mut self, grace: Duration) -> Joined<R> {
+    /// Waits until every reactor has stopped, for `patience` at the longest, and then ends all
+    /// threads. Those that are still in user code after `grace` are left behind, and a reactor that
+    /// one of them holds with it.
+    pub(crate) fn join(mut self, patience: Duration, grace: Duration) -> Joined<R> {
         let crew = Arc::clone(&self.crew);
         let (shared, pool) = (&crew.shared, &crew.shared.pool);
-        shared.wait_stopped();
+        shared.wait_stopped_within(patience);
         self.end_sentinel();
         pool.tell_to_quit();
         let stuck = crew.join_within(grace);
         let unserved = std::iter::from_fn(|| pool.queues.steal_slow()).collect();
-        let reactors = shared.slots.iter().map(|slot| {
-            let reactor = slot.take_retired();
-            *reactor.expect("every reactor has stopped, and nobody else takes it out")
-        });
+        let reactors = shared.slots.iter().filter_map(|slot| slot.take_retired().map(|r| *r));
         Joined { reactors: reactors.collect(), stuck, unserved, stats: pool.stats.snapshot() }
     }
 

@@ -7,7 +7,9 @@ use super::idle::{Order, Seat};
 use super::lease::{Held, Slot, Ticket};
 use super::pool::{Pool, Rest, Work};
 use super::{Leased, Mode, Step};
-use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
+#[cfg(loom)]
+use crate::words::sync::wait;
+use crate::words::sync::{Arc, Condvar, Mutex, lock};
 
 /// All that the threads of one scheduler share.
 pub(crate) struct Shared<R: Leased> {
@@ -115,11 +117,22 @@ impl<R: Leased> Shared<R> {
     }
 
     /// Waits until every reactor was put away.
+    #[cfg(loom)]
     pub(super) fn wait_stopped(&self) {
         let mut running = lock(&self.running);
         while *running > 0 {
             running = wait(&self.all_stopped, running);
         }
+    }
+
+    /// The same, for `patience` at the longest. False if some reactor still turns.
+    #[cfg(not(loom))]
+    pub(super) fn wait_stopped_within(&self, patience: Duration) -> bool {
+        let waited =
+            self.all_stopped
+                .wait_timeout_while(lock(&self.running), patience, |running| *running > 0);
+        let (running, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        *running == 0
     }
 
     /// The life of one thread, which is called by way of `seat`.

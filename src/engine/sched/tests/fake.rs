@@ -221,7 +221,7 @@ impl Bench {
 
     pub(super) fn stop(self, grace: Duration) -> Joined<FakeReactor> {
         self.desks.iter().for_each(|desk| desk.mailbox.post(Mail::Stop));
-        self.running.join(grace)
+        self.running.join(Duration::MAX, grace)
     }
 }
 
