@@ -34,7 +34,7 @@ for bug in $bugs; do
         echo "MISSED $bug"
         missed="$missed $bug"
     else
-        seed=$(sed -n 's/^\(seed [0-9]*: .*\)/\1/p' target/mutant.log | head -1 | cut -c1-110)
+        seed=$(grep -o 'SIM_SEED=[0-9]*' target/mutant.log | head -1)
         echo "caught $bug: ${seed:-$(tail -1 target/mutant.log)}"
     fi
 done
