@@ -473,7 +473,8 @@ mod tests {
 
     #[test]
     fn it_is_as_small_as_its_text_says() {
-        assert_eq!(size_of::<Result<Entry, usize>>(), 32);
+        let entry_bytes = if cfg!(target_pointer_width = "64") { 32 } else { 28 };
+        assert!(size_of::<Result<Entry, usize>>() <= entry_bytes);
         assert_eq!(size_of::<Option<TimerId>>(), 4);
         assert!(size_of::<Wheel>() < 2458);
     }

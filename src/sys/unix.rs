@@ -192,8 +192,13 @@ fn set_soft_limit(limits: &libc::rlimit, soft: libc::rlim_t) -> io::Result<()> {
     check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limits) })
 }
 
+/// What stands for no limit is `i64::MAX` on some systems, and `u32::MAX` on those of 32 bits.
+fn to_u64(limit: libc::rlim_t) -> u64 {
+    if limit == libc::RLIM_INFINITY { u64::MAX } else { widened(limit) }
+}
+
 /// `rlim_t` is signed on some systems and has 32 bits on others.
-fn to_u64(limit: impl TryInto<u64>) -> u64 {
+fn widened(limit: impl TryInto<u64>) -> u64 {
     limit.try_into().unwrap_or(u64::MAX)
 }
 
@@ -222,6 +227,6 @@ mod tests {
     #[test]
     fn endless_limits_are_the_greatest_number() {
         assert_eq!(to_u64(libc::RLIM_INFINITY), u64::MAX);
-        assert_eq!(to_u64(-1i64), u64::MAX);
+        assert_eq!(widened(-1i64), u64::MAX);
     }
 }
