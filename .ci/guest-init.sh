@@ -17,6 +17,8 @@ echo 65535 > net/ipv4/tcp_max_syn_backlog
 # All connections may have a packet on the way at once: one that is dropped comes again much later.
 echo $descriptors > net/core/netdev_max_backlog
 echo 2000000 > net/ipv4/tcp_max_tw_buckets
+# Beyond it the kernel resets sockets that were closed and still have a FIN to be acknowledged.
+echo 2000000 > net/ipv4/tcp_max_orphans
 echo "1024 65535" > net/ipv4/ip_local_port_range
 ifconfig lo 127.0.0.1 netmask 255.0.0.0 up
 ulimit -n $descriptors

@@ -5,7 +5,8 @@
 # message echoed on each and compares it, lets them idle, closes them all, and tells what they cost.
 # A first thousand is not counted: it brings in the code and the buffers that every server needs.
 # Fails if one of them was lost, if a connection takes more than 256 bytes of the process, or if
-# closing them leaves the process larger than before by more than 1 % of what they took.
+# more than 1 % of the process's memory, and a few pages, is left when all are closed. The allocator
+# is told to give back what is freed, which it would partly keep for later otherwise (mallopt(3)).
 # Needs 1 GiB of memory, and another 13 for each million connections.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -22,10 +23,11 @@ trap 'rm -f "$output"' EXIT
   -f "${CARGO_TARGET_DIR:-target}/release/examples/echo" \
   -f "${CARGO_TARGET_DIR:-target}/release/load" "
     : > server
-    /bin/echo --addr 127.0.0.1:7000 > server &
+    MALLOC_MMAP_THRESHOLD_=131072 /bin/echo --addr 127.0.0.1:7000 > server &
     until grep -q listening server; do sleep 0.1; done
     load idle --addr 127.0.0.1:7000 --pid \$! --connections 1000 > /dev/null &&
-      load idle --addr 127.0.0.1:7000 --pid \$! --connections $connections --sources 64
+      load idle --addr 127.0.0.1:7000 --pid \$! --connections $connections --sources 64 ||
+      { cat /proc/net/netstat /proc/net/sockstat; exit 1; }
   " > "$output" || { cat "$output"; exit 1; }
 
 field() { sed -n "s/.*\"$1\":\([-0-9.e]*\).*/\1/p" "$output"; }
@@ -40,5 +42,5 @@ awk -v connections="$connections" -v user="$(field rss_bytes_per_connection)" \
     printf "resident             %d KiB before, %d with all, %d after\n", start, connected, closed
     printf "time                 %.0f s\n", seconds
     if (user > 256) { print "more than 256 bytes a connection"; exit 1 }
-    if (closed - start > (connected - start) / 100) { print "not given back"; exit 1 }
+    if (closed - start > connected / 100 + 64) { print "not given back"; exit 1 }
   }'

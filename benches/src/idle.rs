@@ -35,8 +35,7 @@ pub fn run(plan: &Plan, pid: u32, quiet: f64, watch: f64) -> io::Result<Value> {
     // A server that closes idle connections on its own is noticed here: its FINs count as errors.
     swarm.turn(0)?;
     let alive = swarm.open_count();
-    swarm.finish();
-    turn_until(&mut swarm, |swarm| swarm.open_count() == 0)?;
+    disconnect(&mut swarm)?;
     // The last sockets are closed by now; freeing may come after closing.
     clock::sleep_until(clock::now() + SECOND / 2);
     let closed = Memory::of(pid)?;
@@ -76,6 +75,18 @@ fn connect(swarm: &mut Swarm, plan: &Plan) -> io::Result<()> {
         if (number + 1) % BATCH == 0 || number + 1 == plan.connections {
             turn_until(swarm, |swarm| swarm.awaited_count() == 0)?;
         }
+    }
+    Ok(())
+}
+
+/// Closes in batches as well: the FINs of all at once make slow machines send them again and again,
+/// until their systems give up.
+fn disconnect(swarm: &mut Swarm) -> io::Result<()> {
+    let end = swarm.indices().end;
+    for from in (0..end).step_by(BATCH as usize) {
+        let until = end.min(from + BATCH as usize);
+        swarm.finish(from..until);
+        turn_until(swarm, |swarm| swarm.open_count() <= end - until)?;
     }
     Ok(())
 }

@@ -122,10 +122,10 @@ impl Swarm {
         0..self.conns.len()
     }
 
-    /// Sends the FIN of every connection; from now on the server's FIN is welcome.
-    pub fn finish(&mut self) {
+    /// Sends the FIN of these connections; from now on the server's FIN is welcome.
+    pub fn finish(&mut self, indices: Range<usize>) {
         self.finishing = true;
-        for index in self.indices() {
+        for index in indices {
             let broken = self.conns[index].as_ref().is_some_and(|conn| conn.finish().is_err());
             if broken {
                 self.remove(index, Received::Broken);

@@ -30,6 +30,8 @@ use server::{Server, WORKERS_MAX};
 const POLITE: u64 = 6;
 const RUDE: u64 = 3;
 const FAR: u64 = 4;
+/// What each of them does even on the slowest machine.
+const ROUNDS_MIN: u64 = 20;
 /// What the allocator may keep more than after the first part: for other sizes in other threads.
 const KEPT_MAX_BYTES: usize = 4 << 20;
 
@@ -38,8 +40,9 @@ fn load(places: Places, time: Duration, dice: &mut Dice) -> Done {
     let until = now() + time;
     let client = |number: u64, mut dice: Dice| {
         thread::spawn(move || {
-            let mut done = Done::default();
-            while now() < until {
+            let (mut done, mut rounds) = (Done::default(), 0);
+            while now() < until || rounds < ROUNDS_MIN {
+                rounds += 1;
                 match number {
                     0..POLITE => places.be_polite(&mut dice, &mut done),
                     _ if number < POLITE + RUDE => places.be_rude(&mut dice, &mut done),
