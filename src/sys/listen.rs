@@ -89,6 +89,7 @@ pub(crate) struct Keepalive {
     /// Time between questions.
     pub(crate) interval: Duration,
     /// How many unanswered questions end the connection.
+    #[cfg_attr(windows, expect(dead_code, reason = "Windows before 10 1703 refuses to take it"))]
     pub(crate) count: u32,
 }
 
