@@ -31,6 +31,9 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
     let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
     let told = format!("{reason}, {life:?}, {facts:?}");
     claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;
+    // With handlers that take their time, all threads may be in one.
+    let late = facts.overlooked > plan.limits.write_stall / 2 && plan.faults.stall.is_off();
+    claim(!late, &format!("room was there for {:?}: {told}", facts.overlooked))?;
     judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))
 }
 

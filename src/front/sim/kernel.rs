@@ -276,9 +276,13 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             let bytes: Vec<u8> =
                 parts.iter().flat_map(|part| part.iter().copied()).take(count).collect();
             net.put_down(id, &bytes);
-            net.sockets[id].facts.last_progress = net.now;
-            net.sockets[id].facts.blocked_at = None;
-            net.sockets[id].facts.room_since = None;
+            let now = net.now;
+            let facts = &mut net.sockets[id].facts;
+            facts.last_progress = now;
+            facts.blocked_at = None;
+            if let Some(since) = facts.room_since.take() {
+                facts.overlooked = facts.overlooked.max(now.since(since));
+            }
             Ok(count)
         };
         net.note(Note::Wrote(id, outcome(&answer)));

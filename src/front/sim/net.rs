@@ -122,6 +122,8 @@ pub(super) struct Facts {
     pub(super) blocked_at: Option<Time>,
     /// There has been room for output since then, though the server was told there was none.
     pub(super) room_since: Option<Time>,
+    /// The longest that room was there before the server wrote into it.
+    pub(super) overlooked: Duration,
     pub(super) shutdown_at: Option<Time>,
     pub(super) closed_at: Option<Time>,
     pub(super) reset_by_server: bool,
