@@ -142,7 +142,8 @@ impl Limits {
 pub enum Scheduling {
     /// The thread that holds the reactor runs it, having laid the reactor down; if the handler is
     /// slow, another thread picks the reactor up. Nearly as cheap as `Inline`, and no handler can
-    /// delay the others for longer than about a millisecond, as long as there are workers left.
+    /// delay the others for longer than a few milliseconds (about one, once handlers have been
+    /// slow), as long as there are workers left.
     #[default]
     TakeOver,
     /// A pool thread runs it: the classic reactor with a worker pool. It costs a hand-over between
