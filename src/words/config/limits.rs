@@ -1,11 +1,9 @@
-//! What a server can be told: options with their defaults, units and allowed ranges.
+//! `Limits`: what one server, one connection and one turn may use; defaults, units and ranges.
 
-use std::fmt;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::Error;
-use super::id::REACTORS_MAX;
+use super::{check, check_time};
+use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
 ///
@@ -120,124 +118,6 @@ impl Limits {
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
         check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
     }
-}
-
-/// Which thread runs a handler.
-///
-/// ```
-/// use switchboard::config::Scheduling;
-/// use switchboard::{Error, Raw, Server, handler_fn};
-///
-/// // Never blocks, and is never to leave the thread of its reactor.
-/// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
-/// let server = Server::builder()
-///     .scheduling(Scheduling::Inline)
-///     .listen("127.0.0.1:0", Raw::new(), echo)
-///     .start()?;
-/// assert_eq!(server.stop().take_overs, 0);
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Scheduling {
-    /// The thread that holds the reactor runs it, having laid the reactor down; if the handler is
-    /// slow, another thread picks the reactor up. Nearly as cheap as `Inline`, and no handler can
-    /// delay the others for longer than a few milliseconds (about one, once handlers have been
-    /// slow), as long as there are workers left.
-    #[default]
-    TakeOver,
-    /// A pool thread runs it: the classic reactor with a worker pool. It costs a hand-over between
-    /// threads for each message; here so that the difference can be measured. The pool keeps its
-    /// size: [`workers`](crate::Builder::workers), at least 1.
-    HandOff,
-    /// The reactor's thread runs it and nobody takes over: a slow handler delays every connection
-    /// of its reactor, and the end of the server. For handlers that never block, or to be measured
-    /// against.
-    Inline,
-}
-
-/// Which reactor an accepted connection goes to; it stays there.
-///
-/// ```
-/// use switchboard::config::Placement;
-/// use switchboard::{Error, Raw, Server, handler_fn};
-///
-/// // A few connections that stay for long: an even spread is worth a message for each.
-/// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
-/// let server = Server::builder()
-///     .placement(Placement::LeastLoaded)
-///     .listen("127.0.0.1:0", Raw::new(), echo)
-///     .start()?;
-/// # server.stop();
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Placement {
-    /// Every reactor listens on a socket of its own (`SO_REUSEPORT`) and the system spreads the
-    /// connections. No hand-over between threads, but the spread is blind: it is even only for
-    /// many connections. Linux only: elsewhere starting answers `ErrorKind::Unsupported`, since
-    /// other systems hand all connections to one of the sockets.
-    ReusePort,
-    /// One reactor accepts and gives each connection to the reactor with the fewest. Even to within
-    /// one connection; costs a message between threads for those that go elsewhere.
-    LeastLoaded,
-}
-
-/// How many threads a server uses, and what they are called.
-#[derive(Clone, Debug)]
-pub(crate) struct Threads {
-    pub(crate) reactors: usize,
-    pub(crate) workers: usize,
-    pub(crate) workers_max: usize,
-    pub(crate) name: String,
-    pub(crate) scheduling: Scheduling,
-}
-
-impl Threads {
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        check("reactors", self.reactors, 1..=REACTORS_MAX)?;
-        check("workers_max", self.workers_max, 0..=65_536)?;
-        check("workers", self.workers, 0..=self.workers_max)?;
-        let printable = self.name.chars().all(|c| c.is_ascii_graphic());
-        if self.name.is_empty() || self.name.len() > 32 || !printable {
-            return Err(Error::config(
-                "name",
-                format!("{:?}", self.name),
-                "1 to 32 printable ASCII characters",
-            ));
-        }
-        if self.scheduling == Scheduling::HandOff && self.workers == 0 {
-            return Err(Error::config("workers", 0, "at least 1 with Scheduling::HandOff"));
-        }
-        Ok(())
-    }
-}
-
-fn check<T: PartialOrd + fmt::Display>(
-    field: &'static str,
-    value: T,
-    allowed: RangeInclusive<T>,
-) -> Result<(), Error> {
-    if allowed.contains(&value) {
-        return Ok(());
-    }
-    Err(Error::config(field, value, format!("{} to {}", allowed.start(), allowed.end())))
-}
-
-fn check_time(
-    field: &'static str,
-    value: Duration,
-    allowed: RangeInclusive<Duration>,
-) -> Result<(), Error> {
-    if allowed.contains(&value) {
-        return Ok(());
-    }
-    Err(Error::config(
-        field,
-        format!("{value:?}"),
-        format!("{:?} to {:?}", allowed.start(), allowed.end()),
-    ))
 }
 
 #[cfg(test)]

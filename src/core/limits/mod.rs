@@ -1,0 +1,5 @@
+//! What one server may hold, and who decides it.
+
+mod admission;
+
+pub(crate) use self::admission::{Admission, Permit};

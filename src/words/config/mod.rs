@@ -1,0 +1,41 @@
+//! What a server can be told: options with their defaults, units and allowed ranges.
+
+mod choices;
+mod limits;
+mod threads;
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+pub use self::choices::{Placement, Scheduling};
+pub use self::limits::Limits;
+pub(crate) use self::threads::Threads;
+use super::error::Error;
+
+/// Refuses a value outside of its range.
+pub(crate) fn check<T: PartialOrd + fmt::Display>(
+    field: &'static str,
+    value: T,
+    allowed: RangeInclusive<T>,
+) -> Result<(), Error> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(field, value, format!("{} to {}", allowed.start(), allowed.end())))
+}
+
+pub(crate) fn check_time(
+    field: &'static str,
+    value: Duration,
+    allowed: RangeInclusive<Duration>,
+) -> Result<(), Error> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(
+        field,
+        format!("{value:?}"),
+        format!("{:?} to {:?}", allowed.start(), allowed.end()),
+    ))
+}
