@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
+use crate::core::conn::Rules;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::Done;
 use crate::core::limits::{Admission, Permit};
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Placement};
+use crate::words::config::{Limits, Listening, Placement};
 use crate::words::error::Error;
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
@@ -138,6 +139,8 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Common<K: Kernel> {
     pub(crate) limits: Limits,
+    /// Those of each listener, by its number.
+    listening: Vec<Listening>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
@@ -159,10 +162,11 @@ struct Progress {
 }
 
 impl<K: Kernel> Common<K> {
-    pub(crate) fn new(limits: Limits, placement: Placement) -> Self {
+    pub(crate) fn new(limits: Limits, listening: Vec<Listening>, placement: Placement) -> Self {
         let admission = Admission::new(limits.connections_max);
         Common {
             limits,
+            listening,
             placement,
             admission,
             desks: OnceLock::new(),
@@ -171,6 +175,13 @@ impl<K: Kernel> Common<K> {
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
         }
+    }
+
+    /// What holds for the connections of listener number `listener`.
+    #[inline]
+    pub(crate) fn rules(&self, listener: u16) -> Rules<'_> {
+        let listening = &self.listening[usize::from(listener)];
+        Rules { limits: &self.limits, timeouts: &listening.timeouts }
     }
 
     /// Makes the desks known; once, before any reactor turns.

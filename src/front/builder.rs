@@ -18,7 +18,7 @@ use crate::sys::{
     Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit, raise_descriptor_limit,
 };
 use crate::words::clock::Clock;
-use crate::words::config::{Limits, Placement, Scheduling, Threads};
+use crate::words::config::{Limits, Listening, Placement, Scheduling, Threads};
 use crate::words::error::Error;
 use crate::words::sync::Arc;
 
@@ -73,7 +73,7 @@ impl Builder {
     /// it ends the connection, before there is a handler that could be told.
     #[must_use]
     pub fn listen<C, H>(
-        mut self,
+        self,
         addr: impl ToSocketAddrs + fmt::Debug,
         codec: C,
         handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
@@ -82,7 +82,39 @@ impl Builder {
         C: Codec + Clone + Sync,
         H: Handler<C::Frame, C::Message>,
     {
-        self.plans.push(Plan::new(addr, Arc::new(Maker { codec, handler })));
+        self.listen_with(addr, codec, handler, |_| {})
+    }
+
+    /// Like [`listen`](Builder::listen), for a listener that has settings of its own: `adapt` gets
+    /// those of the server, as they are when it starts, and changes them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0", Raw::new(), echo)
+    ///     .listen_with("127.0.0.1:0", Raw::new(), echo, |public| {
+    ///         public.timeouts.first_frame = Some(Duration::from_secs(3));
+    ///     })
+    ///     .start()?;
+    /// # server.stop();
+    /// # Ok::<(), switchboard::Error>(())
+    /// ```
+    #[must_use]
+    pub fn listen_with<C, H>(
+        mut self,
+        addr: impl ToSocketAddrs + fmt::Debug,
+        codec: C,
+        handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
+        adapt: impl FnOnce(&mut Listening) + 'static,
+    ) -> Self
+    where
+        C: Codec + Clone + Sync,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.plans.push(Plan::new(addr, Arc::new(Maker { codec, handler }), adapt));
         self
     }
 
@@ -182,7 +214,7 @@ impl Builder {
     /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
     /// listener, a poll or a thread. Nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
-        let Builder { plans, limits, threads, placement, on_start, .. } = self;
+        let Builder { mut plans, limits, threads, placement, on_start, .. } = self;
         limits.check()?;
         threads.check()?;
         if plans.len() > LISTENERS_MAX {
@@ -190,7 +222,9 @@ impl Builder {
             return Err(Error::config("listen", format!("{} listeners", plans.len()), allowed));
         }
         let clock = Clock::start();
-        let common = Arc::new(Common::new(limits, placement));
+        let listening = plans.iter_mut().map(|plan| plan.listening(&limits));
+        let listening = listening.collect::<Result<Vec<_>, _>>()?;
+        let common = Arc::new(Common::new(limits, listening, placement));
         let kernels = (0..threads.reactors)
             .map(|_| MioKernel::new(clock, common.limits.events_per_turn))
             .collect::<Result<Vec<_>, _>>()

@@ -1,11 +1,10 @@
 //! How a connection ends: `finish`, `close`, `abort`, errors and deadlines, and the one reason.
 
-use super::Connection;
 use super::halves::{RecvHalf, SendHalf};
+use super::{Connection, Rules};
 use crate::core::context::Verdict;
 use crate::core::session::{Inbox, Session};
 use crate::words::clock::Time;
-use crate::words::config::Limits;
 use crate::words::reason::{Cause, ClosePhase, CloseReason};
 
 /// How a socket is to be closed.
@@ -19,11 +18,11 @@ pub(crate) enum Farewell {
 
 impl Connection {
     /// Does what a job decided.
-    pub(super) fn obey(&mut self, verdict: Verdict, now: Time, limits: &Limits) {
+    pub(super) fn obey(&mut self, verdict: Verdict, now: Time, rules: Rules<'_>) {
         match verdict {
             Verdict::Open => {}
             Verdict::Finish => self.finish(),
-            Verdict::Close(cause) => self.close(cause, now, limits),
+            Verdict::Close(cause) => self.close(cause, now, rules),
             Verdict::Abort(cause) => self.abort(cause),
         }
     }
@@ -51,9 +50,9 @@ impl Connection {
     }
 
     /// Another thread asked for a close: after what was sent before.
-    pub(crate) fn handle_close(&mut self, now: Time, limits: &Limits) {
+    pub(crate) fn handle_close(&mut self, now: Time, rules: Rules<'_>) {
         let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
-        self.close(Cause::Closed, now, limits);
+        self.close(Cause::Closed, now, rules);
         if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
             (inbox.drained, inbox.drain) = (false, false);
             self.inbox = Some(inbox);
@@ -61,7 +60,7 @@ impl Connection {
     }
 
     /// Flush, finish, linger: what still comes is read and thrown away.
-    pub(crate) fn close(&mut self, cause: Cause, now: Time, limits: &Limits) {
+    pub(crate) fn close(&mut self, cause: Cause, now: Time, rules: Rules<'_>) {
         if self.flags.dead {
             return;
         }
@@ -72,7 +71,7 @@ impl Connection {
         self.forget_parcels();
         self.finish();
         if self.send == SendHalf::Closed && !again {
-            self.deadline = now + limits.linger;
+            self.deadline = now.after(rules.timeouts.linger);
         }
         self.end_if_over();
     }
@@ -86,11 +85,11 @@ impl Connection {
     }
 
     /// FIN is sent.
-    pub(crate) fn handle_finished(&mut self, now: Time, limits: &Limits) {
+    pub(crate) fn handle_finished(&mut self, now: Time, rules: Rules<'_>) {
         debug_assert_eq!(self.send, SendHalf::Finishing);
         self.send = SendHalf::Closed;
         if self.flags.discarding {
-            self.deadline = now + limits.linger;
+            self.deadline = now.after(rules.timeouts.linger);
             if cfg!(switchboard_sim_mutant = "linger_skipped") {
                 self.die(Cause::Closed);
             }
@@ -105,12 +104,12 @@ impl Connection {
 
     /// Input was thrown away. It counts once FIN is sent: before that, a peer that talks while it
     /// listens would lose our last output.
-    pub(crate) fn handle_discarded(&mut self, count: usize, limits: &Limits) {
+    pub(crate) fn handle_discarded(&mut self, count: usize, rules: Rules<'_>) {
         if self.send != SendHalf::Closed {
             return;
         }
         self.discarded_bytes = self.discarded_bytes.saturating_add(count);
-        if self.discarded_bytes > limits.linger_bytes {
+        if self.discarded_bytes > rules.limits.linger_bytes {
             self.die(Cause::Closed);
         }
     }

@@ -13,6 +13,7 @@
 
 mod close;
 mod halves;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
+pub(crate) use self::rules::Rules;
 use super::context::{Hand, Verdict};
 use super::handle::{Gate, Parcel};
 use super::lane::Lane;
@@ -29,7 +31,6 @@ use super::session::{Errand, Inbox, Session};
 use crate::parts::buf::Outbox;
 use crate::parts::timer::TimerId;
 use crate::words::clock::Time;
-use crate::words::config::Limits;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
 use crate::words::sync::Arc;
@@ -254,13 +255,13 @@ impl Connection {
         &mut self,
         id: ConnId,
         hand: &mut Hand,
-        limits: &Limits,
+        rules: Rules<'_>,
     ) -> Option<(Box<dyn Session>, Errand)> {
         let session = self.session.take();
         debug_assert!(session.is_some(), "a session that is out is not sent out again");
         let session = session?;
         self.flags.out = true;
-        self.lend(id, hand, limits);
+        self.lend(id, hand, rules);
         let eof = std::mem::take(&mut self.flags.eof);
         let inbox = self.inbox.take();
         if let Some(inbox) = &inbox {
@@ -271,7 +272,7 @@ impl Connection {
 
     /// Puts into `hand` what user code gets of this connection.
     #[inline]
-    pub(crate) fn lend(&mut self, id: ConnId, hand: &mut Hand, limits: &Limits) {
+    pub(crate) fn lend(&mut self, id: ConnId, hand: &mut Hand, rules: Rules<'_>) {
         debug_assert!(hand.outbox.is_empty() && hand.gate.is_none());
         hand.id = id;
         hand.peer = self.peer;
@@ -279,7 +280,7 @@ impl Connection {
         hand.verdict = self.verdict();
         hand.queued_bytes = self.queued_bytes();
         hand.posted_bytes = 0;
-        hand.send_max_bytes = limits.send_max_bytes;
+        hand.send_max_bytes = rules.limits.send_max_bytes;
     }
 
     /// What was decided before, which binds the next job too.
@@ -298,7 +299,7 @@ impl Connection {
         session: Option<Box<dyn Session>>,
         hand: &mut Hand,
         now: Time,
-        limits: &Limits,
+        rules: Rules<'_>,
     ) {
         debug_assert!(self.is_out());
         self.flags.out = false;
@@ -306,7 +307,7 @@ impl Connection {
         self.gate = hand.gate.take();
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
-        self.obey(verdict, now, limits);
+        self.obey(verdict, now, rules);
         // The job may have made the gate only now.
         self.tell_gate();
         self.end_if_over();
@@ -323,7 +324,7 @@ impl Connection {
     /// What a job said and the system has not taken. Of a dead connection it is kept as well: to
     /// be counted as unsent.
     #[inline]
-    pub(crate) fn handle_output(&mut self, hand: &mut Hand, limits: &Limits) {
+    pub(crate) fn handle_output(&mut self, hand: &mut Hand, rules: Rules<'_>) {
         if self.send == SendHalf::Closed && !self.flags.dead {
             hand.outbox.clear();
         }
@@ -333,7 +334,7 @@ impl Connection {
                 hand.outbox.append(queue);
             }
             queue.append(&mut hand.outbox);
-            self.flags.choked |= self.queued_bytes() >= limits.send_high_bytes;
+            self.flags.choked |= self.queued_bytes() >= rules.limits.send_high_bytes;
         }
         if let Some(gate) = &self.gate {
             // In this order, so that no message is counted nowhere.
@@ -349,12 +350,13 @@ impl Connection {
     }
 
     /// The system took some output. True if none is left.
-    pub(crate) fn handle_written(&mut self, now: Time, limits: &Limits) -> bool {
+    pub(crate) fn handle_written(&mut self, now: Time, rules: Rules<'_>) -> bool {
         let left = self.queued_bytes();
         if self.deadline != Time::NEVER {
-            self.deadline = if left == 0 { Time::NEVER } else { now + limits.write_stall };
+            self.deadline =
+                if left == 0 { Time::NEVER } else { now.after(rules.timeouts.write_stall) };
         }
-        if self.flags.choked && left <= limits.send_low_bytes {
+        if self.flags.choked && left <= rules.limits.send_low_bytes {
             self.flags.choked = false;
             if self.send == SendHalf::Open {
                 self.inbox_mut().drained = true;
@@ -370,10 +372,10 @@ impl Connection {
     }
 
     /// The system took no more output.
-    pub(crate) fn handle_write_blocked(&mut self, now: Time, limits: &Limits) {
+    pub(crate) fn handle_write_blocked(&mut self, now: Time, rules: Rules<'_>) {
         self.flags.write_blocked = true;
         if self.deadline == Time::NEVER {
-            self.deadline = now + limits.write_stall;
+            self.deadline = now.after(rules.timeouts.write_stall);
         }
         if let Some(outbox) = &mut self.outbox {
             outbox.compact();

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::core::handle::{Command, Handle, Post};
+use crate::words::config::Limits;
 use crate::words::reason::CloseReason;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -97,6 +98,10 @@ pub(super) fn id() -> ConnId {
     ConnId::new(0, 7, 1)
 }
 
+pub(super) fn rules(limits: &Limits) -> Rules<'_> {
+    Rules { limits, timeouts: &limits.timeouts }
+}
+
 impl Rig {
     /// A connection that is being opened.
     pub(super) fn opening() -> Self {
@@ -105,7 +110,7 @@ impl Rig {
         limits.linger_bytes = 1000;
         let mut conn = Connection::new("192.0.2.1:1".parse().expect("an address"));
         let mut hand = Hand::blank();
-        conn.lend(id(), &mut hand, &limits);
+        conn.lend(id(), &mut hand, rules(&limits));
         let errand = Errand { open: true, ..Errand::default() };
         let out = Out { session: Box::new(Dummy), hand, errand, input: BytesMut::new() };
         Rig {
@@ -164,8 +169,8 @@ impl Rig {
         slices[..count].iter().for_each(|slice| self.put.extend_from_slice(slice));
         let before = self.conn.flags.choked;
         let Out { session, mut hand, input, .. } = out;
-        self.conn.handle_done(Some(session), &mut hand, self.now, &self.limits);
-        self.conn.handle_output(&mut hand, &self.limits);
+        self.conn.handle_done(Some(session), &mut hand, self.now, rules(&self.limits));
+        self.conn.handle_output(&mut hand, rules(&self.limits));
         self.crossings.0 += usize::from(!before && self.conn.flags.choked);
         self.input.1 = self.input.0 - input.len();
         self.conn.keep_partial(input);
@@ -207,7 +212,7 @@ impl Rig {
                 Command::Send { parcel, cost, .. } => {
                     self.conn.handle_parcel(parcel, cost);
                 }
-                Command::Close(_) => self.conn.handle_close(self.now, &self.limits),
+                Command::Close(_) => self.conn.handle_close(self.now, rules(&self.limits)),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
             }
             self.check();
@@ -252,26 +257,27 @@ impl Rig {
         let taken = all.len().min(self.peer.room);
         if taken == 0 {
             if self.stall == Time::NEVER {
-                self.stall = self.now + self.limits.write_stall;
+                self.stall = self.now.after(self.limits.timeouts.write_stall);
             }
-            return self.conn.handle_write_blocked(self.now, &self.limits);
+            return self.conn.handle_write_blocked(self.now, rules(&self.limits));
         }
         assert!(!self.peer.got_fin, "output after FIN");
         self.peer.room -= taken;
         self.peer.got.extend_from_slice(&all[..taken]);
         outbox.advance(taken);
         let before = self.conn.flags.choked;
-        let emptied = self.conn.handle_written(self.now, &self.limits);
+        let emptied = self.conn.handle_written(self.now, rules(&self.limits));
         assert_eq!(emptied, self.conn.outbox.is_none());
         self.crossings.1 += usize::from(before && !self.conn.flags.choked);
         let blocked = self.stall != Time::NEVER && self.conn.outbox.is_some();
-        self.stall = if blocked { self.now + self.limits.write_stall } else { Time::NEVER };
+        self.stall =
+            if blocked { self.now.after(self.limits.timeouts.write_stall) } else { Time::NEVER };
     }
 
     fn finish(&mut self) {
         assert!(self.conn.outbox.is_none() && self.out.is_none() && !self.peer.got_fin);
         self.peer.got_fin = true;
-        self.conn.handle_finished(self.now, &self.limits);
+        self.conn.handle_finished(self.now, rules(&self.limits));
     }
 
     fn serve(&mut self) {
@@ -291,7 +297,7 @@ impl Rig {
         let expected = (self.input.1..).map(byte);
         assert!(input.iter().copied().eq(expected.take(input.len())), "input in order, once");
         let mut hand = Hand::blank();
-        let taken = self.conn.take_session(id(), &mut hand, &self.limits);
+        let taken = self.conn.take_session(id(), &mut hand, rules(&self.limits));
         let (session, errand) = taken.expect("the session is at rest");
         self.drained_seen += usize::from(errand.is_drained());
         self.eofs_seen += usize::from(errand.eof);
@@ -327,7 +333,7 @@ impl Rig {
         assert_eq!(self.conn.recv, RecvHalf::Open);
         let mut input = BytesMut::new();
         if self.read(&mut input) {
-            self.conn.handle_discarded(input.len(), &self.limits);
+            self.conn.handle_discarded(input.len(), rules(&self.limits));
         }
     }
 

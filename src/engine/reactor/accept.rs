@@ -324,7 +324,7 @@ impl<K: Kernel> Reactor<K> {
         self.io.counters.opened += 1;
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
-        entry.conn.lend(id, &mut job.hand, &self.io.common.limits);
+        entry.conn.lend(id, &mut job.hand, self.io.common.rules(entry.door));
         if eager {
             // Watched when it comes to rest.
             entry.conn.handle_readable(false);

@@ -38,7 +38,7 @@ impl<K: Kernel> Reactor<K> {
         };
         let io = &mut self.io;
         let session = job.session.take();
-        entry.conn.handle_done(session, &mut job.hand, io.now, &io.common.limits);
+        entry.conn.handle_done(session, &mut job.hand, io.now, io.common.rules(entry.door));
         let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);
         let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
@@ -52,7 +52,7 @@ impl<K: Kernel> Reactor<K> {
         };
         // What it said is written now, before the buffer in which that may stand is given back.
         io.write_through(entry, &mut job.hand.outbox);
-        entry.conn.handle_output(&mut job.hand, &io.common.limits);
+        entry.conn.handle_output(&mut job.hand, io.common.rules(entry.door));
         io.advance(id, entry, May::Queue);
         match used {
             // Who knows what a panic left in it.

@@ -168,7 +168,7 @@ impl<K: Kernel> Io<K> {
         leased: bool,
     ) -> Option<Box<Job>> {
         let mut job = self.blank();
-        let taken = entry.conn.take_session(id, &mut job.hand, &self.common.limits);
+        let taken = entry.conn.take_session(id, &mut job.hand, self.common.rules(entry.door));
         let (session, errand) = taken?;
         job.serve_later(session, errand);
         job.input = Input { given_bytes: bytes.len(), bytes, leased };
@@ -222,7 +222,7 @@ impl<K: Kernel> Io<K> {
             Ok(0) => entry.conn.handle_eof(),
             Ok(count) => {
                 entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room);
-                entry.conn.handle_discarded(count, &self.common.limits);
+                entry.conn.handle_discarded(count, self.common.rules(entry.door));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
             Err(error) => entry.conn.die(Cause::of_io(&error)),
@@ -243,14 +243,14 @@ impl<K: Kernel> Io<K> {
                 // may have taken their time. Without one, nobody asks for the time.
                 let timed = entry.conn.deadline() != Time::NEVER;
                 let now = if timed { self.kernel.now() } else { self.now };
-                if entry.conn.handle_written(now, &self.common.limits) {
+                if entry.conn.handle_written(now, self.common.rules(entry.door)) {
                     self.watch_for_room(id, entry, false);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let stale = cfg!(switchboard_sim_mutant = "deadline_of_turn");
                 let now = if stale { self.now } else { self.kernel.now() };
-                entry.conn.handle_write_blocked(now, &self.common.limits);
+                entry.conn.handle_write_blocked(now, self.common.rules(entry.door));
                 if !cfg!(switchboard_sim_mutant = "room_forgotten") {
                     self.watch_for_room(id, entry, true);
                 }
@@ -282,7 +282,7 @@ impl<K: Kernel> Io<K> {
                 return;
             }
         }
-        entry.conn.handle_finished(self.kernel.now(), &self.common.limits);
+        entry.conn.handle_finished(self.kernel.now(), self.common.rules(entry.door));
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right

@@ -32,7 +32,7 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
     let told = format!("{reason}, {life:?}, {facts:?}");
     claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;
     // With handlers that take their time, all threads may be in one.
-    let late = facts.overlooked > plan.limits.write_stall / 2 && plan.faults.stall.is_off();
+    let late = facts.overlooked > plan.write_stall() / 2 && plan.faults.stall.is_off();
     claim(!late, &format!("room was there for {:?}: {told}", facts.overlooked))?;
     judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))
 }
@@ -63,8 +63,8 @@ fn is_fair_stall(plan: &Plan, facts: &Facts) -> bool {
     let missed = facts.room_since.map(|since| closed.since(since));
     // With handlers that take their time, all threads may be in one.
     let attentive = plan.faults.stall.is_off();
-    let overlooked = missed.is_some_and(|missed| attentive && missed > plan.limits.write_stall / 2);
-    waited >= plan.limits.write_stall && !overlooked
+    let overlooked = missed.is_some_and(|missed| attentive && missed > plan.write_stall() / 2);
+    waited >= plan.write_stall() && !overlooked
 }
 
 /// What was promised was delivered.

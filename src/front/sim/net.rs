@@ -156,7 +156,7 @@ impl Net {
             exhausted_until: Time::ZERO,
             held: Vec::new(),
             held_max: plan.limits.connections_max,
-            linger: plan.limits.linger,
+            linger: plan.limits.timeouts.linger.unwrap_or(Duration::MAX),
             linger_bytes: plan.limits.linger_bytes,
             stopping: false,
             window: plan.window,

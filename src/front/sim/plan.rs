@@ -102,6 +102,11 @@ const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Plan {
+    /// How long output waits at most.
+    pub(super) fn write_stall(&self) -> Duration {
+        self.limits.timeouts.write_stall.unwrap_or(Duration::MAX)
+    }
+
     /// What `random` will have it.
     pub(super) fn draw(random: &mut Random) -> Plan {
         let short_read_drains = random.one_in(3);
@@ -167,8 +172,10 @@ fn limits(random: &mut Random) -> Limits {
     limits.send_high_bytes = random.magnitude(64, 16 << 10);
     limits.send_low_bytes = random.size(0, limits.send_high_bytes);
     limits.send_max_bytes = limits.send_high_bytes + random.magnitude(1 << 10, 256 << 10);
-    limits.write_stall = MILLI * u32::try_from(random.size(100, 600)).unwrap_or(1);
-    limits.linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
+    let stall = MILLI * u32::try_from(random.size(100, 600)).unwrap_or(1);
+    limits.timeouts.write_stall = Some(stall);
+    let linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
+    limits.timeouts.linger = Some(linger);
     limits.linger_bytes = random.magnitude(64, 64 << 10);
     limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
     limits

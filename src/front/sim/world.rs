@@ -20,7 +20,7 @@ use crate::engine::desk::{Common, Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
 use crate::words::clock::Time;
-use crate::words::config::Placement;
+use crate::words::config::{Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
@@ -122,7 +122,8 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let common = Arc::new(Common::new(plan.limits.clone(), plan.placement));
+    let listening = vec![Listening::of(&plan.limits); plan.listeners];
+    let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
     let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
     let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);

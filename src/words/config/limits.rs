@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{check, check_time};
+use super::{Timeouts, check, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -17,12 +17,12 @@ use crate::words::error::Error;
 ///
 /// let builder = Server::builder().limits(|limits| {
 ///     limits.send_max_bytes = 1 << 20;
-///     limits.write_stall = Duration::from_secs(30);
+///     limits.timeouts.write_stall = Some(Duration::from_secs(30));
 /// });
 /// builder.start()?.stop();
 ///
-/// let refused = Server::builder().limits(|limits| limits.linger = Duration::ZERO).start();
-/// assert!(matches!(refused, Err(Error::Config { field: "linger", .. })));
+/// let refused = Server::builder().limits(|limits| limits.connections_max = 0).start();
+/// assert!(matches!(refused, Err(Error::Config { field: "connections_max", .. })));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,8 @@ pub struct Limits {
     /// Beyond it a handler's send ends the connection and a handle's `try_send` says no.
     /// Default: 16 MiB. Range: 1 to 2⁴⁰.
     pub send_max_bytes: usize,
-    /// How long output may wait without a single byte of progress before the connection is reset.
-    /// Default: 10 s. Range: 1 ms to 1 day.
-    pub write_stall: Duration,
-    /// How long a closed connection waits for the peer to finish too, so that the last output is
-    /// not destroyed by a reset. Default: 2 s. Range: 1 ms to 1 day.
-    pub linger: Duration,
+    /// How long one connection may take over each part of its life; see there.
+    pub timeouts: Timeouts,
     /// How many bytes of input are read and thrown away while lingering; a peer that sends more is
     /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
     /// for `send_max_bytes`).
@@ -70,7 +66,6 @@ pub struct Limits {
     pub accept_retry: Duration,
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MS: Duration = Duration::from_millis(1);
 /// The largest byte count a setting takes: 2⁴⁰ where `usize` holds it.
 const BYTES_MAX: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
@@ -95,8 +90,7 @@ impl Limits {
             send_high_bytes: 256 << 10,
             send_low_bytes: 128 << 10,
             send_max_bytes: 16 << 20,
-            write_stall: Duration::from_secs(10),
-            linger: Duration::from_secs(2),
+            timeouts: Timeouts::default(),
             linger_bytes: 1 << 20,
             accept_retry: Duration::from_millis(50),
         }
@@ -113,8 +107,7 @@ impl Limits {
         check("send_max_bytes", self.send_max_bytes, 1..=BYTES_MAX)?;
         check("send_high_bytes", self.send_high_bytes, 1..=self.send_max_bytes)?;
         check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
-        check_time("write_stall", self.write_stall, MS..=DAY)?;
-        check_time("linger", self.linger, MS..=DAY)?;
+        self.timeouts.check()?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
         check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
     }
@@ -145,8 +138,11 @@ mod tests {
         assert!(refused(|l| l.send_max_bytes = 0).contains("`send_max_bytes`"));
         assert!(refused(|l| l.send_high_bytes = usize::MAX).contains("`send_high_bytes`"));
         assert!(refused(|l| l.send_low_bytes = usize::MAX).contains("`send_low_bytes`"));
-        assert!(refused(|l| l.write_stall = Duration::ZERO).contains("1ms to 86400s"));
-        assert!(refused(|l| l.linger = Duration::MAX).contains("`linger`"));
+        let zero = Some(Duration::ZERO);
+        assert!(refused(|l| l.timeouts.first_frame = zero).contains("`first_frame`"));
+        assert!(refused(|l| l.timeouts.frame = zero).contains("`frame`"));
+        assert!(refused(|l| l.timeouts.write_stall = zero).contains("1ms to 604800s"));
+        assert!(refused(|l| l.timeouts.linger = Some(Duration::MAX)).contains("`linger`"));
         if BYTES_MAX < usize::MAX {
             assert!(refused(|l| l.linger_bytes = usize::MAX).contains("`linger_bytes`"));
         }

@@ -2,7 +2,9 @@
 
 mod choices;
 mod limits;
+mod listening;
 mod threads;
+mod timeouts;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,7 +12,9 @@ use std::time::Duration;
 
 pub use self::choices::{Placement, Scheduling};
 pub use self::limits::Limits;
+pub use self::listening::Listening;
 pub(crate) use self::threads::Threads;
+pub use self::timeouts::Timeouts;
 use super::error::Error;
 
 /// Refuses a value outside of its range.

@@ -126,9 +126,9 @@ fn a_close_after_fin_lingers_too_and_a_second_one_not_longer() {
     rig.job();
     rig.finish_job(|out| out.hand.finish());
     assert!(rig.peer.got_fin);
-    rig.conn.handle_close(rig.now, &rig.limits);
+    rig.conn.handle_close(rig.now, super::rules(&rig.limits));
     rig.pass(SECOND);
-    rig.conn.handle_close(rig.now, &rig.limits);
+    rig.conn.handle_close(rig.now, super::rules(&rig.limits));
     rig.pass(SECOND);
     assert_eq!(label(&rig.end()), "closed");
 }
