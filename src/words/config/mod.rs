@@ -1,6 +1,7 @@
 //! What a server can be told: options with their defaults, units and allowed ranges.
 
 mod choices;
+mod idle;
 mod limits;
 mod listening;
 mod threads;
@@ -11,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use self::choices::{Placement, Scheduling};
+pub use self::idle::Idle;
 pub use self::limits::Limits;
 pub use self::listening::Listening;
 pub(crate) use self::threads::Threads;
