@@ -165,7 +165,7 @@ where
     ) -> Result<(), Cause> {
         let Framed { codec, handler } = self;
         while hand.reads() {
-            if hand.paused {
+            if hand.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded") {
                 hand.unserved = !input.is_empty();
                 break;
             }

@@ -18,7 +18,8 @@ impl Connection {
     /// Whether its entry in the wheel may be later than what it awaits.
     #[inline]
     pub(crate) fn wants_arming(&self) -> bool {
-        self.flags.sooner || self.timer.is_none()
+        let forgets = cfg!(switchboard_sim_mutant = "sooner_unsaid");
+        (self.flags.sooner && !forgets) || self.timer.is_none()
     }
 
     /// When it wants to be looked at although nothing has happened.
@@ -51,7 +52,8 @@ impl Connection {
         if self.is_stalled(now) {
             self.flags.write_blocked = false;
         }
-        if self.recv == RecvHalf::Open {
+        let forgets = cfg!(switchboard_sim_mutant = "input_unlooked");
+        if self.recv == RecvHalf::Open && !forgets {
             self.flags.readable = true;
         }
     }
@@ -72,7 +74,9 @@ impl Connection {
             return true;
         }
         // Input that is there and not read yet may be what is owed.
-        let unread = self.flags.readable && self.recv == RecvHalf::Open;
+        let unread = self.flags.readable
+            && self.recv == RecvHalf::Open
+            && !cfg!(switchboard_sim_mutant = "input_unlooked");
         if let Some((_, cause)) = self.owed(rules).filter(|&(by, _)| by <= now && !unread) {
             if matches!(cause, Cause::IdleTimeout) {
                 self.close(cause, now, rules);
@@ -147,7 +151,9 @@ impl Connection {
     /// Input has come.
     #[inline]
     pub(super) fn note_seen(&mut self, now: Time) {
-        self.last_seen = now;
+        if !cfg!(switchboard_sim_mutant = "seen_unnoted") {
+            self.last_seen = now;
+        }
     }
 
     /// Output has gone. That is a sign of life where the settings say so, and from a peer that has
@@ -196,7 +202,7 @@ impl Connection {
             self.flags.sooner |= hand.timeouts_changed;
             self.own_timeouts = Some(timeouts);
         }
-        self.flags.unserved = hand.unserved;
+        self.flags.unserved = hand.unserved && !cfg!(switchboard_sim_mutant = "unserved_forgotten");
         self.flags.eof |= hand.eof_left && !self.flags.dead && !self.flags.discarding;
         if std::mem::replace(&mut self.flags.paused, hand.paused) && !hand.paused {
             self.listen_again(now);

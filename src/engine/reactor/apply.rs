@@ -44,11 +44,12 @@ impl<K: Kernel> Reactor<K> {
         let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
-                entry.conn.keep_partial(BytesMut::from(&input[..]), io.now);
+                entry.conn.keep_partial(BytesMut::from(&input[..]), io.kernel.now());
             }
             Some(input)
         } else {
-            entry.conn.keep_partial(input, io.now);
+            let now = if input.is_empty() { io.now } else { io.kernel.now() };
+            entry.conn.keep_partial(input, now);
             None
         };
         // What it said is written now, before the buffer in which that may stand is given back.

@@ -96,6 +96,15 @@ pub(super) struct Faults {
     pub(super) suspend: Odds,
     /// The longest stall or pause.
     pub(super) delay: Duration,
+    /// The longest that news of input is kept back.
+    pub(super) hold: Duration,
+}
+
+impl Faults {
+    /// Whether no thread and no handler ever takes its time.
+    pub(super) fn are_instant(&self) -> bool {
+        self.stall.is_off() && self.pause.is_off()
+    }
 }
 
 const MICRO: Duration = Duration::from_micros(1);
@@ -186,7 +195,7 @@ fn limits(random: &mut Random) -> Limits {
 
 /// Times that come to an end while clients dawdle.
 fn hurry(random: &mut Random, timeouts: &mut Timeouts) {
-    let mut time = || MILLI * u32::try_from(random.size(20, 800)).unwrap_or(1);
+    let mut time = || MILLI * u32::try_from(random.magnitude(20, 800)).unwrap_or(1);
     timeouts.first_frame = Some(time());
     timeouts.frame = Some(time());
     timeouts.idle = Idle::After(time());
@@ -218,5 +227,6 @@ fn faults(random: &mut Random) -> Faults {
         handle: odds(60),
         suspend: odds(2),
         delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
+        hold: MICRO * u32::try_from(random.size(200, 400_000)).unwrap_or(1),
     }
 }
