@@ -37,6 +37,7 @@
 //! - the limit of open files, which Windows does not have: see [`Limits::connections_max`] and
 //!   [`Builder::raise_descriptor_limit`];
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
+#![allow(dead_code, unused_imports, reason = "not yet used by the engine")]
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(
@@ -101,7 +102,7 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Placement, Scheduling};
+    pub use crate::words::config::{Idle, Placement, Rate, Scheduling};
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.

@@ -1,7 +1,9 @@
 //! What a server can be told: options with their defaults, units and allowed ranges.
 
 mod choices;
+mod idle;
 mod limits;
+mod rate;
 mod threads;
 
 use std::fmt;
@@ -9,7 +11,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use self::choices::{Placement, Scheduling};
+pub use self::idle::Idle;
+pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
 pub use self::limits::Limits;
+pub use self::rate::Rate;
 pub(crate) use self::threads::Threads;
 use super::error::Error;
 
