@@ -39,6 +39,7 @@
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+#![allow(dead_code, unused_imports, reason = "not yet used by the engine")]
 #![cfg_attr(
     loom,
     allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
@@ -101,7 +102,7 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Idle, Listening, Placement, Scheduling, Timeouts};
+    pub use crate::words::config::{Idle, Listening, Placement, Rate, Scheduling, Timeouts};
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.

@@ -6,6 +6,7 @@ pub(crate) mod context;
 pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod job;
+pub(crate) mod keepalive;
 pub(crate) mod lane;
 pub(crate) mod limits;
 pub(crate) mod session;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
-use crate::core::conn::Rules;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::Done;
 use crate::core::limits::{Admission, Permit};
@@ -186,13 +185,6 @@ impl<K: Kernel> Common<K> {
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
         }
-    }
-
-    /// What holds for the connections of listener number `listener`.
-    #[inline]
-    pub(crate) fn rules(&self, listener: u16) -> Rules<'_> {
-        let listening = &self.listening[usize::from(listener)];
-        Rules { limits: &self.limits, timeouts: &listening.timeouts }
     }
 
     /// Makes the desks known; once, before any reactor turns.

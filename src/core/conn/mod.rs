@@ -25,8 +25,10 @@ use bytes::BytesMut;
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
 pub(crate) use self::rules::Rules;
+pub(crate) use self::times::Lapse;
 use super::context::{Hand, Verdict};
 use super::handle::{Gate, Parcel};
+use super::keepalive::{KeepAlive, Prior};
 use super::lane::Lane;
 use super::session::{Errand, Inbox, Session};
 use super::timers::Timers;
@@ -85,6 +87,7 @@ pub(crate) struct Connection {
     /// When the frame that waits for its rest began; until the first one is whole, when the
     /// connection was opened; else `NEVER`.
     frame_since: Time,
+    keepalive: KeepAlive,
     timer: Option<TimerId>,
     recv: RecvHalf,
     send: SendHalf,
@@ -138,7 +141,7 @@ struct Flags {
 
 impl Connection {
     /// A connection that has just been accepted; its session is out to be made and opened.
-    pub(crate) fn new(peer: SocketAddr, now: Time) -> Self {
+    pub(crate) fn new(peer: SocketAddr, now: Time, keepalive: KeepAlive) -> Self {
         Connection {
             peer,
             session: None,
@@ -152,6 +155,7 @@ impl Connection {
             output_by: Time::NEVER,
             last_seen: now,
             frame_since: now,
+            keepalive,
             timer: None,
             recv: RecvHalf::Open,
             send: SendHalf::Open,
@@ -262,8 +266,8 @@ impl Connection {
     /// A read brought some bytes; `drained` if it brought less than it could have and the platform
     /// takes that as proof that there is no more.
     #[inline]
-    pub(crate) fn handle_received(&mut self, drained: bool, now: Time) {
-        self.note_seen(now);
+    pub(crate) fn handle_received(&mut self, drained: bool, now: Time, prior: &mut Prior) {
+        self.note_input(now, prior);
         if drained && !self.flags.drain_reads {
             self.flags.readable = false;
         }

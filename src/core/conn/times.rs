@@ -10,9 +10,21 @@ use std::time::Duration;
 use super::halves::{RecvHalf, SendHalf};
 use super::{Connection, Rules};
 use crate::core::context::Hand;
+use crate::core::keepalive::{self, Overdue, Prior, Rearm};
 use crate::words::clock::Time;
-use crate::words::config::{Idle, Timeouts};
+use crate::words::config::{Adaptive, Idle, Timeouts};
 use crate::words::reason::Cause;
+
+/// What became of a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lapse {
+    /// It had not come yet, or was put off.
+    Nothing,
+    /// Something else is next now.
+    News,
+    /// ... since the peer was silent for too long.
+    Silence,
+}
 
 impl Connection {
     /// Whether its entry in the wheel may be later than what it awaits.
@@ -58,11 +70,11 @@ impl Connection {
         }
     }
 
-    /// A deadline may have come, and the system has been asked. True if that changes what is next.
-    pub(crate) fn handle_timeout(&mut self, now: Time, rules: Rules<'_>) -> bool {
+    /// A deadline may have come, and the system has been asked.
+    pub(crate) fn handle_timeout(&mut self, now: Time, rules: Rules<'_>) -> Lapse {
         let now = if cfg!(switchboard_sim_mutant = "timer_early") { Time::NEVER } else { now };
         if self.flags.dead {
-            return false;
+            return Lapse::Nothing;
         }
         if self.output_by <= now {
             self.output_by = Time::NEVER;
@@ -71,7 +83,7 @@ impl Connection {
             } else {
                 self.die(Cause::Closed);
             }
-            return true;
+            return Lapse::News;
         }
         // Input that is there and not read yet may be what is owed.
         let unread = self.flags.readable
@@ -80,16 +92,16 @@ impl Connection {
         if let Some((_, cause)) = self.owed(rules).filter(|&(by, _)| by <= now && !unread) {
             if matches!(cause, Cause::IdleTimeout) {
                 self.close(cause, now, rules);
-            } else {
-                self.abort(cause);
+                return Lapse::Silence;
             }
-            return true;
+            self.abort(cause);
+            return Lapse::News;
         }
         if self.serves_timers() && self.next_timer() <= now {
             self.flags.timer_due = true;
-            return true;
+            return Lapse::News;
         }
-        false
+        Lapse::Nothing
     }
 
     /// What the peer owes us now, by when, and what it is called if it does not come.
@@ -101,7 +113,9 @@ impl Connection {
             return None;
         }
         let timeouts = self.timeouts(rules);
-        let idle = (self.last_seen.after(idle_for(timeouts.idle)), Cause::IdleTimeout);
+        let silence =
+            keepalive::timeout(&self.keepalive, &timeouts.idle, rules.pressure, rules.prior);
+        let idle = (self.last_seen.after(silence), Cause::IdleTimeout);
         let frame = match self.recv {
             RecvHalf::Open => self.frame_by(timeouts),
             RecvHalf::Finished => Time::NEVER,
@@ -148,7 +162,17 @@ impl Connection {
         self.output_by <= now && self.outbox.is_some() && !self.flags.dead
     }
 
-    /// Input has come.
+    /// Input has come. What the peer says before its first frame is whole is no habit.
+    #[inline]
+    pub(super) fn note_input(&mut self, now: Time, prior: &mut Prior) {
+        if self.flags.greeted {
+            let rearm = self.keepalive.note_gap(now.since(self.last_seen), prior);
+            self.flags.sooner |= rearm == Rearm::Yes;
+        }
+        self.note_seen(now);
+    }
+
+    /// The peer was heard of.
     #[inline]
     pub(super) fn note_seen(&mut self, now: Time) {
         if !cfg!(switchboard_sim_mutant = "seen_unnoted") {
@@ -180,6 +204,36 @@ impl Connection {
         self.flags.greeted = true;
         self.frame_since = Time::NEVER;
         self.last_seen = now;
+    }
+
+    /// How far it is silent beyond what is its habit, if it may be given up to make room: it is at
+    /// rest, and nothing of it waits. The greatest goes first.
+    pub(crate) fn overdue(&self, now: Time, rules: Rules<'_>) -> Option<Overdue> {
+        let flags = &self.flags;
+        let idle = self.session.is_some()
+            && !(flags.dead || flags.discarding || flags.paused || flags.eof || flags.unserved)
+            && self.partial.is_none()
+            && self.outbox.is_none()
+            && self.inbox.is_none();
+        if !idle {
+            return None;
+        }
+        let adaptive = match self.timeouts(rules).idle {
+            // Who may be silent for ever is not given up for being silent.
+            Idle::Never => return None,
+            Idle::After(after) => Adaptive { min: after, factor: 1, max: after },
+            Idle::Adaptive { min, factor, max } => Adaptive { min, factor, max },
+        };
+        Some(self.keepalive.overdue(now.since(self.last_seen), &adaptive, rules.prior))
+    }
+
+    /// It was closed for its silence, which says something about newcomers to its listener.
+    pub(crate) fn teach(&self, now: Time, listener: &Timeouts, prior: &mut Prior) {
+        let timeouts = self.own_timeouts.as_deref().unwrap_or(listener);
+        if let Idle::Adaptive { min, factor, max } = timeouts.idle {
+            let silent = now.since(self.last_seen);
+            prior.note_cut(&self.keepalive, silent, &Adaptive { min, factor, max });
+        }
     }
 
     /// A part of a frame waits for the rest.
@@ -219,13 +273,5 @@ impl Connection {
     pub(super) fn linger(&mut self, now: Time, rules: Rules<'_>) {
         debug_assert_eq!(self.send, SendHalf::Closed);
         self.await_until(now.after(self.timeouts(rules).linger));
-    }
-}
-
-fn idle_for(idle: Idle) -> Option<Duration> {
-    match idle {
-        Idle::Never => None,
-        Idle::After(time) => Some(time),
-        Idle::Adaptive { max, .. } => Some(max),
     }
 }

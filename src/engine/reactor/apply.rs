@@ -39,7 +39,7 @@ impl<K: Kernel> Reactor<K> {
         let io = &mut self.io;
         io.tick();
         let session = job.session.take();
-        entry.conn.handle_done(session, &mut job.hand, io.now, io.common.rules(entry.door));
+        entry.conn.handle_done(session, &mut job.hand, io.now, io.rules(entry.door));
         let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);
         let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
@@ -54,7 +54,7 @@ impl<K: Kernel> Reactor<K> {
         };
         // What it said is written now, before the buffer in which that may stand is given back.
         io.write_through(entry, &mut job.hand.outbox);
-        entry.conn.handle_output(&mut job.hand, io.common.rules(entry.door));
+        entry.conn.handle_output(&mut job.hand, io.rules(entry.door));
         io.advance(id, entry, May::Queue);
         match used {
             // Who knows what a panic left in it.

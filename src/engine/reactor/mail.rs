@@ -55,7 +55,7 @@ impl<K: Kernel> Reactor<K> {
     /// Changes one record, then sees to what that makes necessary.
     fn with(&mut self, id: ConnId, change: impl FnOnce(&mut Connection, Time, Rules<'_>)) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        change(&mut entry.conn, self.io.now, self.io.common.rules(entry.door));
+        change(&mut entry.conn, self.io.now, self.io.rules(entry.door));
         self.io.advance(id, entry, May::Queue);
     }
 

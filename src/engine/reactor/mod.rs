@@ -24,7 +24,7 @@ use self::stream::{Io, May};
 use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
-use crate::core::conn::Connection;
+use crate::core::conn::{Connection, Lapse};
 use crate::core::job::{Done, Job};
 use crate::core::limits::Permit;
 use crate::parts::table::Table;
@@ -111,6 +111,7 @@ const _: () = assert!(
         + 16 // session
         + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
         + 3 * 8 // when output was awaited, the peer was seen, its frame began
+        + 16 // how long it is used to be silent
         + 8 // bytes thrown away
         + 4 // timer
         + 6 // lane
@@ -352,15 +353,18 @@ impl<K: Kernel> Reactor<K> {
     fn expire(&mut self, id: ConnId) -> Option<Box<Job>> {
         let entry = self.table.get_mut(id)?;
         *entry.conn.timer_mut() = None;
-        if entry.conn.seems_late(self.io.now, self.io.common.rules(entry.door)) {
+        if entry.conn.seems_late(self.io.now, self.io.rules(entry.door)) {
             entry.conn.look_again(self.io.now);
             let job = self.io.advance(id, entry, May::Serve);
             if job.is_some() {
                 return job;
             }
         }
-        let changed = entry.conn.handle_timeout(self.io.now, self.io.common.rules(entry.door));
-        let may = if changed { May::Serve } else { May::Queue };
+        let lapse = entry.conn.handle_timeout(self.io.now, self.io.rules(entry.door));
+        if lapse == Lapse::Silence {
+            self.io.learn_silence(entry);
+        }
+        let may = if lapse == Lapse::Nothing { May::Queue } else { May::Serve };
         self.io.advance(id, entry, may)
     }
 

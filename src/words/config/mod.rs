@@ -4,6 +4,7 @@ mod choices;
 mod idle;
 mod limits;
 mod listening;
+mod rate;
 mod threads;
 mod timeouts;
 
@@ -13,8 +14,10 @@ use std::time::Duration;
 
 pub use self::choices::{Placement, Scheduling};
 pub use self::idle::Idle;
+pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
 pub use self::limits::Limits;
 pub use self::listening::Listening;
+pub use self::rate::Rate;
 pub(crate) use self::threads::Threads;
 pub use self::timeouts::Timeouts;
 use super::error::Error;
