@@ -102,7 +102,9 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Idle, Listening, Placement, Rate, Scheduling, Timeouts};
+    pub use crate::words::config::{
+        Idle, Listening, Overflow, Placement, Rate, Scheduling, Timeouts,
+    };
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.
@@ -115,8 +117,9 @@ pub mod control {
 /// What calls on a connection answer when they fail, and the error of callbacks.
 #[cfg(not(loom))]
 pub mod error {
-    pub use crate::core::context::SendError;
+    pub use crate::core::context::{SendError, TimersFull};
     pub use crate::core::handle::TrySendError;
+    pub use crate::core::overload::Overloaded;
     pub use crate::words::error::BoxError;
 }
 

@@ -9,5 +9,6 @@ pub(crate) mod job;
 pub(crate) mod keepalive;
 pub(crate) mod lane;
 pub(crate) mod limits;
+pub(crate) mod overload;
 pub(crate) mod session;
 pub(crate) mod timers;

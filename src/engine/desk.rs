@@ -51,8 +51,9 @@ pub(crate) enum Order {
     Suspend,
     /// Accept again.
     Resume,
-    /// Accept those that wait already, close the listeners, ask every connection to come to an end.
-    Drain,
+    /// Accept those that wait already, close the listeners, ask every connection to come to an end,
+    /// one after the other over this time.
+    Drain(Duration),
     /// Close everything now.
     Stop,
     /// Wait no longer for handlers that are still running.

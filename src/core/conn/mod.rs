@@ -84,6 +84,8 @@ pub(crate) struct Connection {
     output_by: Time,
     /// When the peer was last heard of.
     last_seen: Time,
+    /// Since when its input waits for its turn.
+    ready_since: Time,
     /// When the frame that waits for its rest began; until the first one is whole, when the
     /// connection was opened; else `NEVER`.
     frame_since: Time,
@@ -154,6 +156,7 @@ impl Connection {
             timers: None,
             output_by: Time::NEVER,
             last_seen: now,
+            ready_since: now,
             frame_since: now,
             keepalive,
             timer: None,
@@ -235,7 +238,10 @@ impl Connection {
 
     /// The kernel says that there may be input. `drain`: a short read proves nothing.
     #[inline]
-    pub(crate) fn handle_readable(&mut self, drain: bool) {
+    pub(crate) fn handle_readable(&mut self, drain: bool, now: Time) {
+        if !self.flags.readable {
+            self.ready_since = now;
+        }
         self.flags.readable = true;
         self.flags.drain_reads |= drain && !cfg!(switchboard_sim_mutant = "urgent_ignored");
     }
@@ -343,7 +349,11 @@ impl Connection {
         hand.send_max_bytes = rules.limits.send_max_bytes;
         hand.timers_max = rules.limits.timers_max;
         hand.timeouts_changed = false;
-        (hand.unserved, hand.eof_left, hand.frames_count) = (false, false, 0);
+        (hand.unserved, hand.eof_left) = (false, false);
+        (hand.frames_count, hand.dropped_count, hand.shed_count) = (0, 0, 0);
+        hand.overflow = rules.limits.overflow;
+        hand.queue_wait_max = rules.limits.queue_wait_max;
+        hand.ready_since = self.ready_since;
     }
 
     /// What was decided before, which binds the next job too.
@@ -366,6 +376,7 @@ impl Connection {
     ) {
         debug_assert!(self.is_out());
         self.flags.out = false;
+        self.ready_since = now;
         self.session = session;
         self.gate = hand.gate.take();
         self.take_times_back(hand, now);
@@ -464,10 +475,10 @@ impl Connection {
 
     /// The server drains: the session is to be asked to come to an end, after the input that has
     /// arrived already; whether there is some, a read shall tell.
-    pub(crate) fn handle_drain(&mut self) {
+    pub(crate) fn handle_drain(&mut self, now: Time) {
         if !self.flags.dead && !self.flags.discarding {
             self.inbox_mut().drain = true;
-            self.flags.readable = true;
+            self.handle_readable(false, now);
         }
     }
 

@@ -149,13 +149,13 @@ impl Rig {
     /// The input to be read now, and an event that says so.
     pub(super) fn receive(&mut self, count: usize) {
         self.peer.incoming += count;
-        self.conn.handle_readable(false);
+        self.conn.handle_readable(false, self.now);
     }
 
     /// FIN of the peer.
     pub(super) fn receive_fin(&mut self) {
         self.peer.fin = true;
-        self.conn.handle_readable(true);
+        self.conn.handle_readable(true, self.now);
     }
 
     /// The peer takes `count` more bytes, and an event says so.

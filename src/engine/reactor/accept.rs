@@ -329,12 +329,13 @@ impl<K: Kernel> Reactor<K> {
         entry.conn.lend(id, &mut job.hand, self.io.rules(door));
         if eager {
             // Watched when it comes to rest.
-            entry.conn.handle_readable(false);
+            entry.conn.handle_readable(false, self.io.now);
         } else {
             self.io.watch_for_input(id, entry);
         }
         if self.course == Course::Drain {
-            entry.conn.handle_drain();
+            entry.conn.handle_drain(self.io.now);
+            self.io.counters.asked += 1;
         }
         job.task = Task::Open(factory);
         job.errand = Errand { open: true, ..Errand::default() };

@@ -38,6 +38,9 @@ impl<K: Kernel> Reactor<K> {
         };
         let io = &mut self.io;
         io.tick();
+        io.counters.frames += u64::from(job.hand.frames_count);
+        io.counters.shed += u64::from(job.hand.shed_count);
+        io.counters.dropped += u64::from(job.hand.dropped_count);
         let session = job.session.take();
         entry.conn.handle_done(session, &mut job.hand, io.now, io.rules(entry.door));
         let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);

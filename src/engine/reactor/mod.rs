@@ -10,6 +10,7 @@
 
 mod accept;
 mod apply;
+mod drain;
 mod mail;
 mod reap;
 mod stream;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub(crate) use accept::{Door, Newcomer};
 
+use self::drain::Farewells;
 use self::stream::{Io, May};
 use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
@@ -52,6 +54,8 @@ pub(crate) struct Reactor<K: Kernel> {
     /// Last calls of sessions that have not come back.
     farewells_out: usize,
     course: Course,
+    /// Whom a drain still has to ask.
+    farewells: Option<Farewells>,
     /// Its poll has failed: it closes everything and ends, without asking the kernel for news.
     broken: bool,
     // Scratch space, empty between phases.
@@ -110,7 +114,8 @@ const _: () = assert!(
         + 32 // peer address
         + 16 // session
         + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
-        + 3 * 8 // when output was awaited, the peer was seen, its frame began
+        + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
+        //         its frame has begun
         + 16 // how long it is used to be silent
         + 8 // bytes thrown away
         + 4 // timer
@@ -162,6 +167,7 @@ impl<K: Kernel> Reactor<K> {
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
+            farewells: None,
             broken: false,
             events,
             letters: Vec::new(),
@@ -235,7 +241,9 @@ impl<K: Kernel> Reactor<K> {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
-        let deadline = self.io.wheel.next_deadline().into_iter().chain(retry).min();
+        let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
+        let others = retry.into_iter().chain(farewell);
+        let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
 
@@ -252,7 +260,7 @@ impl<K: Kernel> Reactor<K> {
                 Some(Token::Connection { .. }) => {
                     let Some((id, entry)) = self.table.get_by_token(event.token) else { continue };
                     if event.readable {
-                        entry.conn.handle_readable(event.drain);
+                        entry.conn.handle_readable(event.drain, self.io.now);
                     }
                     if event.writable {
                         entry.conn.handle_writable();
@@ -405,6 +413,11 @@ impl<K: Kernel> Reactor<K> {
             accept_errors: counters.accept_errors,
             limit_pauses: counters.limit_pauses,
             descriptor_pauses: counters.descriptor_pauses,
+            frames: counters.frames,
+            shed: counters.shed,
+            dropped: counters.dropped,
+            linger_resets: counters.linger_resets,
+            asked: counters.asked,
             buffers_leased: pool.leased_count,
             buffers_retained: pool.retained_count,
             buffers_retained_bytes: pool.retained_bytes,
@@ -439,6 +452,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
                 Phase::Mail => {
                     self.receive_mail();
+                    self.say_goodbye();
                     self.begin_accepting();
                     None
                 }

@@ -34,6 +34,9 @@ pub(super) struct Io<K: Kernel> {
     pub(super) ready: VecDeque<ConnId>,
     /// Connections to be closed at the end of the turn; may name one twice.
     pub(super) doomed: Vec<ConnId>,
+    /// Connections that wait for their peer to finish, the one that waits longest first; some
+    /// have ended meanwhile.
+    pub(super) lingering: VecDeque<ConnId>,
     pub(super) wheel: Wheel,
     pub(super) pool: BufferPool,
     /// Boxes for the next jobs.
@@ -78,6 +81,7 @@ impl<K: Kernel> Io<K> {
             ticks: 0,
             ready: VecDeque::new(),
             doomed: Vec::new(),
+            lingering: VecDeque::new(),
             wheel: Wheel::new(now),
             pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
             blanks: Vec::new(),
@@ -101,7 +105,7 @@ impl<K: Kernel> Io<K> {
         let job = loop {
             match (entry.conn.next(), may) {
                 (Next::Write, _) => self.write(id, entry),
-                (Next::Finish, _) => self.finish(entry),
+                (Next::Finish, _) => self.finish(id, entry),
                 (Next::Probe, _) => self.probe(entry),
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
@@ -338,7 +342,7 @@ impl<K: Kernel> Io<K> {
     }
 
     /// Sends FIN; left to the closing of the socket if that comes next anyway.
-    fn finish(&mut self, entry: &mut Entry<K>) {
+    fn finish(&mut self, id: ConnId, entry: &mut Entry<K>) {
         if !entry.conn.ends_with_finish() {
             let Some(stream) = entry.stream.as_mut() else { return };
             if let Err(error) = self.kernel.shutdown_write(stream) {
@@ -347,6 +351,9 @@ impl<K: Kernel> Io<K> {
             }
         }
         entry.conn.handle_finished(self.kernel.now(), self.rules(entry.door));
+        if entry.conn.lingers() {
+            self.lingering.push_back(id);
+        }
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right

@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) short_read_drains: bool,
     pub(super) faults: Faults,
     pub(super) ending: Ending,
+    /// Over what time a drain asks.
+    pub(super) spread: Duration,
     /// What the clock says at the beginning.
     pub(super) epoch: Time,
     /// How long there are faults.
@@ -138,6 +140,7 @@ impl Plan {
                 1 | 2 => Ending::Drain,
                 _ => Ending::Quiet,
             },
+            spread: MILLI * u32::try_from(random.size(0, 3) * random.size(0, 60)).unwrap_or(0),
             epoch: epoch(random),
             storm: MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1),
             step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
