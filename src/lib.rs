@@ -20,6 +20,8 @@
 //! # Features
 //!
 //! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
+//! - `testing`: a kit that checks codecs, as module `testing`. Without dependencies.
+//! - `tokio-util`: codecs written for `tokio_util` (`codec::TokioUtil`). Depends on `tokio-util`.
 //!
 //! # Threads and order
 //!
@@ -69,6 +71,9 @@ pub use words::id::ConnId;
 #[cfg(all(any(test, feature = "sim"), not(loom)))]
 pub use front::sim;
 
+#[cfg(all(any(test, feature = "testing"), not(loom)))]
+pub use front::testing;
+
 #[cfg(not(loom))]
 pub use {
     core::{
@@ -85,10 +90,27 @@ pub use {
     },
 };
 
-/// What an own [`Codec`] needs, and what the ready-made ones answer.
+/// The ready-made codecs, what they answer, and what an own [`Codec`] needs.
+///
+/// Frames of all of them are cut out of the read buffer, and each has a finite maximum: nothing is
+/// ever reserved for what has not arrived.
+///
+/// | codec | a frame ends | at most, by default |
+/// |---|---|---|
+/// | [`Raw`] | where reading stopped | as much as is read at once |
+/// | [`Lines`](codec::Lines) | with a line feed, or with the input | 64 KiB |
+/// | [`Delimited`](codec::Delimited) | with a mark of any bytes | 64 KiB |
+/// | [`Fixed`](codec::Fixed) | after so many bytes | as many as are given |
+/// | [`LengthPrefixed`] | as its length of 1 to 8 bytes says | 1 MiB |
+/// | [`Varint`](codec::Varint) | as its length in LEB128 says | 1 MiB |
 #[cfg(not(loom))]
 pub mod codec {
-    pub use crate::core::codec::FrameTooLarge;
+    #[cfg(feature = "tokio-util")]
+    pub use crate::core::codec::TokioUtil;
+    pub use crate::core::codec::{
+        ConfigError, Counted, Delimited, Fixed, FrameError, FrameTooLarge, LengthPrefixed, Lines,
+        Parts, Raw, Varint,
+    };
     pub use crate::parts::buf::Outbox;
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::codec::Codec;
+use super::codec::{Codec, Parts};
 use super::handle::{Gate, Handle, Office};
 use crate::parts::buf::Outbox;
 use crate::words::error::BoxError;
@@ -121,11 +121,26 @@ impl Hand {
 /// A codec with all forgotten but what it encodes.
 pub(crate) trait Encode<M> {
     fn encode(&mut self, message: M, outbox: &mut Outbox) -> Result<(), BoxError>;
+
+    /// As [`Codec::encode_parts`]: `None` if it takes whole messages only.
+    fn encode_parts(
+        &mut self,
+        parts: Parts<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Result<(), BoxError>>;
 }
 
 impl<C: Codec> Encode<C::Message> for C {
     fn encode(&mut self, message: C::Message, outbox: &mut Outbox) -> Result<(), BoxError> {
         Codec::encode(self, message, outbox).map_err(Into::into)
+    }
+
+    fn encode_parts(
+        &mut self,
+        parts: Parts<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Result<(), BoxError>> {
+        Codec::encode_parts(self, parts, outbox).map(|encoded| encoded.map_err(Into::into))
     }
 }
 
@@ -174,11 +189,19 @@ impl<'a, M> Context<'a, M> {
     /// codec cannot encode the message; [`SendError::Overflow`] if the peer is so slow that more
     /// than `send_max_bytes` would be queued: the connection is reset then.
     pub fn send(&mut self, message: impl Into<M>) -> Result<(), SendError> {
+        self.send_with(|encoder, outbox| encoder.encode(message.into(), outbox))
+    }
+
+    /// Queues what `encode` appends, if output may still be queued.
+    #[inline]
+    pub(crate) fn send_with(
+        &mut self,
+        encode: impl FnOnce(&mut dyn Encode<M>, &mut Outbox) -> Result<(), BoxError>,
+    ) -> Result<(), SendError> {
         if !self.hand.is_open() {
             return Err(SendError::Closing);
         }
-        let encoded = self.encoder.encode(message.into(), &mut self.hand.outbox);
-        encoded.map_err(SendError::Refused)?;
+        encode(self.encoder, &mut self.hand.outbox).map_err(SendError::Refused)?;
         self.hand.check_overflow()
     }
 

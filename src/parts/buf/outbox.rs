@@ -102,6 +102,21 @@ impl Outbox {
         filled
     }
 
+    /// A copy of all that waits, as it would be written.
+    #[cfg(any(test, feature = "sim", feature = "testing"))]
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len_bytes);
+        let mut skip = self.written as usize;
+        for part in &self.parts {
+            match part {
+                Part::Shared(shared) => bytes.extend_from_slice(shared),
+                Part::Copied(segment) => bytes.extend_from_slice(&segment[skip..]),
+            }
+            skip = 0;
+        }
+        bytes
+    }
+
     /// Forgets the first `count` bytes, which were written, and frees what held them.
     pub(crate) fn advance(&mut self, count: usize) {
         debug_assert!(count <= self.len_bytes, "more written than there was");
@@ -419,6 +434,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(&content(&outbox), &model);
+                prop_assert_eq!(&outbox.to_vec(), &model);
                 prop_assert_eq!(outbox.len_bytes(), model.len());
                 prop_assert_eq!(outbox.is_empty(), model.is_empty());
                 prop_assert_eq!(outbox.retained_bytes(), counted(&outbox));
