@@ -71,9 +71,6 @@ pub use words::id::ConnId;
 #[cfg(all(any(test, feature = "sim"), not(loom)))]
 pub use front::sim;
 
-#[cfg(all(any(test, feature = "testing"), not(loom)))]
-pub use front::testing;
-
 #[cfg(not(loom))]
 pub use {
     core::{
@@ -145,6 +142,32 @@ pub mod error {
 #[cfg(not(loom))]
 pub mod handler {
     pub use crate::core::handler::HandlerFn;
+}
+
+/// A kit that checks codecs, own ones and those that come with the crate.
+///
+/// A codec that works on a loopback may still fail where a frame is cut in two, or trust a length
+/// that nobody meant. The kit tries that out: every message in one piece, cut in two at every
+/// byte, and byte by byte; merged with others; ending too early; beyond the largest size; and
+/// bytes that are made up, the same ones each time. [`Rule`](testing::Rule) lists what has to hold.
+///
+/// ```
+/// use bytes::Bytes;
+/// use switchboard::LengthPrefixed;
+/// use switchboard::testing::check_codec;
+///
+/// let messages = [Bytes::new(), Bytes::from_static(b"hello"), Bytes::from(vec![0; 5000])];
+/// check_codec(LengthPrefixed::u16(), messages);
+/// ```
+///
+/// [`Check`](testing::Check) is told more: the largest size, frames that are no bytes, frames that
+/// end with the input. [`fuzz_codec`](testing::fuzz_codec) is the whole of a fuzz target. What the
+/// kit does not see is how long a call takes, or that it never returns.
+#[cfg(all(any(test, feature = "testing"), not(loom)))]
+pub mod testing {
+    pub use crate::front::testing::{
+        Check, Rule, Violation, check_codec, fuzz_codec, try_check_codec, written,
+    };
 }
 
 /// The programs of the README, compiled.

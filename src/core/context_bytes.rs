@@ -63,10 +63,10 @@ mod tests {
 
     use bytes::BytesMut;
 
-    use super::super::codec::{Codec, FrameError, LengthPrefixed};
-    use super::super::context::{Hand, Verdict};
-    use super::super::handle::{Command, Office, Post};
     use super::*;
+    use crate::core::codec::{Codec, FrameError, LengthPrefixed};
+    use crate::core::context::{Hand, Verdict};
+    use crate::core::handle::{Command, Office, Post};
     use crate::parts::buf::Outbox;
     use crate::words::sync::Arc;
 
