@@ -112,7 +112,7 @@ impl Codec for Delimited {
 
     fn encode(&mut self, message: Bytes, outbox: &mut Outbox) -> Result<(), FrameError> {
         self.check(Parts::new(&message, &[]))?;
-        outbox.put(message);
+        outbox.put_followed(message);
         outbox.put_slice(self.mark.bytes());
         Ok(())
     }

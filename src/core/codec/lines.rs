@@ -126,7 +126,7 @@ impl Codec for Lines {
 
     fn encode(&mut self, message: Bytes, outbox: &mut Outbox) -> Result<(), FrameError> {
         self.check(Parts::new(&message, &[]))?;
-        outbox.put(message);
+        outbox.put_followed(message);
         outbox.put_slice(b"\n");
         Ok(())
     }
@@ -198,6 +198,13 @@ mod tests {
         input.extend_from_slice(b"\nf\n");
         assert_eq!(codec.decode(&mut input), Ok(Some(BytesMut::from("a\ncde"))));
         assert_eq!(codec.decode(&mut input), Ok(Some(BytesMut::from("f"))), "from its start on");
+    }
+
+    #[test]
+    fn a_short_line_and_its_end_leave_in_one_slice() {
+        let mut outbox = Outbox::new();
+        Lines::new().encode(Bytes::from(vec![b'a'; 10]), &mut outbox).expect("short enough");
+        assert_eq!(outbox.only(), Some(&b"aaaaaaaaaa\n"[..]));
     }
 
     #[test]

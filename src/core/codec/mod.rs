@@ -145,3 +145,29 @@ pub trait Codec: Send + 'static {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn every_codec_for_bytes_may_be_listened_with() {
+        fn check<C>(_: C)
+        where
+            C: Codec<Frame = BytesMut, Message = Bytes> + Clone + Debug + Sync,
+        {
+        }
+        check(Raw::new());
+        check(Lines::default());
+        check(Delimited::new("mark").expect("it has bytes"));
+        check(Fixed::new(1).expect("it has bytes"));
+        check(LengthPrefixed::u48());
+        check(Varint::default());
+        #[cfg(feature = "tokio-util")]
+        check(TokioUtil::new(::tokio_util::codec::LengthDelimitedCodec::new()));
+    }
+}

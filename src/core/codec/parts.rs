@@ -50,7 +50,7 @@ impl<'a> Parts<'a> {
     /// Appends the message to `outbox`: copies what is small or borrowed, and shares the rest.
     pub fn put(self, outbox: &mut Outbox) {
         outbox.put_slice(self.head);
-        self.rest.iter().for_each(|part| outbox.put(part.clone()));
+        self.rest.iter().for_each(|part| outbox.put_followed(part.clone()));
     }
 
     /// The message in one piece: a copy, unless it stands in one part already.

@@ -52,6 +52,12 @@ impl Outbox {
         }
     }
 
+    /// As [`Outbox::put`] where something follows: what is small is copied even if it comes first,
+    /// so that the two leave in one slice.
+    pub(crate) fn put_followed(&mut self, bytes: Bytes) {
+        if bytes.len() > COPY_MAX_BYTES { self.put(bytes) } else { self.put_slice(&bytes) }
+    }
+
     /// Appends a copy of `bytes`.
     pub fn put_slice(&mut self, mut bytes: &[u8]) {
         self.len_bytes += bytes.len();
