@@ -100,3 +100,35 @@ impl<C: fmt::Debug, M> fmt::Debug for TokioUtil<C, M> {
         f.debug_tuple("TokioUtil").field(&self.codec).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
+
+    #[test]
+    fn frames_come_out_and_messages_go_in_as_the_codec_within_has_them() {
+        let mut codec = TokioUtil::<_, &str>::new(LinesCodec::new_with_max_length(9));
+        let mut input = BytesMut::from("one\r\ntwo");
+        assert_eq!(codec.decode(&mut input).expect("short enough"), Some("one".to_owned()));
+        assert_eq!(codec.decode(&mut input).expect("short enough"), None);
+        assert_eq!(codec.decode_eof(&mut input).expect("short enough"), Some("two".to_owned()));
+        assert_eq!(codec.decode_eof(&mut input).expect("it has ended"), None);
+        let mut outbox = Outbox::new();
+        codec.encode("three", &mut outbox).expect("short enough");
+        assert_eq!(outbox.to_vec(), b"three\n");
+    }
+
+    #[test]
+    fn a_truncated_frame_and_a_refused_message_are_errors_of_the_codec_within() {
+        let within = LengthDelimitedCodec::builder().max_frame_length(3).new_codec();
+        let mut codec = TokioUtil::<_, Bytes>::new(within);
+        let mut input = BytesMut::from(&b"\0\0\0\x03ab"[..]);
+        assert!(codec.decode(&mut input).expect("it is allowed").is_none());
+        let truncated = codec.decode_eof(&mut input).expect_err("a byte is missing");
+        assert!(truncated.is::<std::io::Error>(), "{truncated}");
+        let mut outbox = Outbox::new();
+        let refused = codec.encode(Bytes::from_static(b"four"), &mut outbox);
+        assert!(refused.is_err() && outbox.is_empty());
+    }
+}
