@@ -100,6 +100,9 @@ pub use {
 /// | [`Fixed`](codec::Fixed) | after so many bytes | as many as are given |
 /// | [`LengthPrefixed`] | as its length of 1 to 8 bytes says | 1 MiB |
 /// | [`Varint`](codec::Varint) | as its length in LEB128 says | 1 MiB |
+///
+/// With the feature `tokio-util` there is `TokioUtil`, too, which leaves all that to the codec
+/// within.
 #[cfg(not(loom))]
 pub mod codec {
     #[cfg(feature = "tokio-util")]

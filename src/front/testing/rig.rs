@@ -118,8 +118,11 @@ type Decode<C> =
 pub(super) type Encoded = Result<Vec<u8>, String>;
 
 pub(super) fn encode<C: Codec>(codec: &mut C, message: C::Message) -> Result<Encoded, Breach> {
-    let encoded = encode_with(|outbox| Some(codec.encode(message, outbox)))?;
-    Ok(encoded.unwrap_or_else(|| Err("not asked".into())))
+    guarded(|| {
+        let mut outbox = Outbox::new();
+        let encoded = codec.encode(message, &mut outbox);
+        told(encoded, &outbox)
+    })
 }
 
 /// `None` if the codec takes whole messages only.
@@ -127,23 +130,28 @@ pub(super) fn encode_parts<C: Codec>(
     codec: &mut C,
     parts: Parts<'_>,
 ) -> Result<Option<Encoded>, Breach> {
-    encode_with(|outbox| codec.encode_parts(parts, outbox))
-}
-
-fn encode_with<E: Into<BoxError>>(
-    encode: impl FnOnce(&mut Outbox) -> Option<Result<(), E>>,
-) -> Result<Option<Encoded>, Breach> {
     guarded(|| {
         let mut outbox = Outbox::new();
-        let encoded = encode(&mut outbox);
-        let accepted = matches!(encoded, Some(Ok(())));
-        if !accepted && !outbox.is_empty() {
-            let what = format!("{} bytes of it are in the output", outbox.len_bytes());
-            return Err(Breach::new(Rule::Refusal, what));
+        match codec.encode_parts(parts, &mut outbox) {
+            Some(encoded) => told(encoded, &outbox).map(Some),
+            None => leaves_nothing(&outbox).map(|()| None),
         }
-        let told = |error: E| error.into().to_string();
-        Ok(encoded.map(|encoded| encoded.map(|()| outbox.to_vec()).map_err(told)))
     })
+}
+
+fn told<E: Into<BoxError>>(encoded: Result<(), E>, outbox: &Outbox) -> Result<Encoded, Breach> {
+    match encoded {
+        Ok(()) => Ok(Ok(outbox.to_vec())),
+        Err(error) => leaves_nothing(outbox).map(|()| Err(error.into().to_string())),
+    }
+}
+
+fn leaves_nothing(outbox: &Outbox) -> Result<(), Breach> {
+    if outbox.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} bytes of it are in the output", outbox.len_bytes());
+    Err(Breach::new(Rule::Refusal, what))
 }
 
 /// Makes a panic a breach of its own rule.
