@@ -53,7 +53,7 @@ fn delimited_keeps_to_the_rules() {
 
 #[test]
 fn length_prefixed_keeps_to_the_rules() {
-    for width in 1..=8 {
+    for width in [1, 3, 4, 8] {
         for (offset, counted) in [
             (0, Counted::Payload),
             (0, Counted::Everything),
