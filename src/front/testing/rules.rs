@@ -122,7 +122,7 @@ where
         let Some(made_of) = &self.made_of else { return Ok(()) };
         let mut codec = self.codec.clone();
         let (mut wire, mut sent) = (Vec::new(), Vec::new());
-        for piece in pieces(sizes, input) {
+        for piece in pieces(sizes, input).take(MESSAGES_MAX) {
             let message = made_of(piece.to_vec());
             let encoded = encode(&mut codec, message.clone()).and_then(|encoded| {
                 if let Ok(bytes) = &encoded {
@@ -280,6 +280,8 @@ fn is_same<K: PartialEq + fmt::Debug>(
 
 /// So many inputs of each kind are made up.
 const GARBAGE_COUNT: usize = 300;
+/// So many messages are made of one input of a fuzzer, at most.
+const MESSAGES_MAX: usize = 64;
 /// In so many pieces comes what is too large, about.
 const DRIPS_MAX: usize = 4096;
 /// So many bytes may come beyond a frame of the largest size before it is refused.
