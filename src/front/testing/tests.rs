@@ -120,6 +120,7 @@ fn codecs_for_tokio_keep_to_the_rules_that_they_can() {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mistake {
     ForgetsWhatIsIncomplete,
+    ExpectsTheRestByteByByte,
     TakesOneMore,
     WaitsForTheTooLarge,
     TakesNoByteForAnEmptyFrame,
@@ -139,6 +140,8 @@ enum Mistake {
 struct Mistaken {
     mistake: Mistake,
     max: usize,
+    /// How much of the frame had come when it was last looked at.
+    looked: usize,
 }
 
 impl Mistaken {
@@ -176,7 +179,12 @@ impl Codec for Mistaken {
             if self.makes(Mistake::PutsBytesBack) && length == 3 {
                 input.extend_from_slice(b"x");
             }
+            self.looked = input.len();
             return Ok(None);
+        }
+        let before = std::mem::take(&mut self.looked);
+        if before > 0 && before + 1 < 2 + length && self.makes(Mistake::ExpectsTheRestByteByByte) {
+            return Err("more than a byte has come".into());
         }
         input.advance(2);
         let mut frame = input.split_to(length);
@@ -228,7 +236,7 @@ impl Codec for Mistaken {
 
 #[test]
 fn each_planted_mistake_breaks_the_rule_that_names_it() {
-    let codec = |mistake, max| Mistaken { mistake, max };
+    let codec = |mistake, max| Mistaken { mistake, max, looked: 0 };
     let check = |mistake| {
         let fitting = ["", "abc", "with blank ", "0123456789"].map(Bytes::from);
         let long = Bytes::from(vec![b'l'; 4000]);
@@ -238,6 +246,7 @@ fn each_planted_mistake_breaks_the_rule_that_names_it() {
     };
     for (mistake, rule) in [
         (Mistake::ForgetsWhatIsIncomplete, Rule::Split),
+        (Mistake::ExpectsTheRestByteByByte, Rule::Split),
         (Mistake::TakesOneMore, Rule::Cap),
         (Mistake::WaitsForTheTooLarge, Rule::Cap),
         (Mistake::TakesNoByteForAnEmptyFrame, Rule::Progress),
@@ -261,7 +270,7 @@ fn each_planted_mistake_breaks_the_rule_that_names_it() {
 
 #[test]
 fn a_fuzzer_finds_mistakes_too_and_a_violation_says_what_was_expected() {
-    let codec = Mistaken { mistake: Mistake::ForgetsWhatIsIncomplete, max: 100 };
+    let codec = Mistaken { mistake: Mistake::ForgetsWhatIsIncomplete, max: 100, looked: 0 };
     let violation = Check::new(codec).try_fuzz(b"\x01\x01\x01\x01\0\x03abc").expect_err("it is");
     assert_eq!(
         violation.to_string(),
@@ -269,7 +278,7 @@ fn a_fuzzer_finds_mistakes_too_and_a_violation_says_what_was_expected() {
          found: frame 1 is none, expected: b\"abc\" (0 frames, expected: 1)\n  \
          input: b\"\\x00\\x03abc\" (5 bytes), byte by byte"
     );
-    let codec = Mistaken { mistake: Mistake::WritesBeforeItRefuses, max: 3 };
+    let codec = Mistaken { mistake: Mistake::WritesBeforeItRefuses, max: 3, looked: 0 };
     let violation = Check::new(codec).try_fuzz(b"\x07\x07\x07\x07abcdefgh").expect_err("it is");
     assert_eq!(violation.rule(), Rule::Refusal);
     fuzz_codec(LengthPrefixed::u16(), b"");
