@@ -4,22 +4,28 @@
 #   .ci/sim-mutants.sh [bug ...]     SIM_SEEDS: how many seeds it may take, 1000 by default
 set -eu
 cd "$(dirname "$0")/.."
-bugs="closed_twice
+bugs="cancelled_fires
+closed_twice
 deadline_of_turn
 door_unheeded
 exhausted_forgotten
 farewell_unheeded
 generation_ignored
+input_unlooked
 linger_skipped
 mailbox_sleep_untold
 output_overtakes
 overtaken_dropped
+pause_unheeded
 permit_kept
 release_untold
 requeue_forgotten
 room_forgotten
+seen_unnoted
 short_read_drains
+sooner_unsaid
 timer_early
+unserved_forgotten
 urgent_ignored"
 [ $# -eq 0 ] || bugs="$*"
 missed=""

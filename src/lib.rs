@@ -41,6 +41,7 @@
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+#![allow(dead_code, unused_imports, reason = "not yet used by the engine")]
 #![cfg_attr(
     loom,
     allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
@@ -123,7 +124,9 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Placement, Scheduling};
+    pub use crate::words::config::{
+        Idle, Listening, Overflow, Placement, Rate, Scheduling, Timeouts,
+    };
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.
@@ -136,8 +139,9 @@ pub mod control {
 /// What calls on a connection answer when they fail, and the error of callbacks.
 #[cfg(not(loom))]
 pub mod error {
-    pub use crate::core::context::SendError;
+    pub use crate::core::context::{SendError, TimersFull};
     pub use crate::core::handle::TrySendError;
+    pub use crate::core::overload::Overloaded;
     pub use crate::words::error::BoxError;
 }
 

@@ -87,7 +87,8 @@ fn a_client_that_floods_and_does_not_read_is_held_within_bounds() {
 
 #[test]
 fn a_peer_that_takes_nothing_is_reset() {
-    let stall = builder().limits(|limits| limits.write_stall = Duration::from_millis(200));
+    let stall =
+        builder().limits(|limits| limits.timeouts.write_stall = Some(Duration::from_millis(200)));
     let (server, journal, mut client) = stuck(stall);
     let (calls, reason) = journal.life(name(&client));
     assert_eq!(calls[2..], [Call::Close("write_stalled"), Call::Dropped]);
@@ -100,7 +101,8 @@ fn a_peer_that_takes_nothing_is_reset() {
 #[test]
 fn a_peer_that_takes_a_little_now_and_then_is_not_stalled() {
     const STALL: Duration = Duration::from_millis(600);
-    let (server, journal, mut client) = stuck(builder().limits(|l| l.write_stall = STALL));
+    let (server, journal, mut client) =
+        stuck(builder().limits(|l| l.timeouts.write_stall = Some(STALL)));
     let begun = now();
     let mut taken = Vec::new();
     while begun.elapsed() < 4 * STALL {
@@ -223,7 +225,7 @@ fn closing(builder: Builder) -> (Server, Journal, TcpStream) {
 
 #[test]
 fn a_closed_connection_lingers_no_longer_than_it_may() {
-    let short = builder().limits(|limits| limits.linger = Duration::from_millis(50));
+    let short = builder().limits(|limits| limits.timeouts.linger = Some(Duration::from_millis(50)));
     let (server, journal, client) = closing(short);
     // The client neither finishes nor goes.
     let (_, reason) = journal.life(name(&client));
@@ -234,7 +236,7 @@ fn a_closed_connection_lingers_no_longer_than_it_may() {
 #[test]
 fn a_closed_connection_throws_away_no_more_input_than_it_may() {
     let limits = builder().limits(|limits| {
-        limits.linger = Duration::from_secs(600);
+        limits.timeouts.linger = Some(Duration::from_secs(600));
         limits.linger_bytes = 64 << 10;
     });
     let (_server, journal, mut client) = closing(limits);

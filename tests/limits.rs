@@ -193,8 +193,8 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
             l.send_high_bytes = 10;
             l.send_low_bytes = 11;
         }),
-        ("write_stall", "1ms to 86400s", |l| l.write_stall = Duration::ZERO),
-        ("linger", "1ms to 86400s", |l| l.linger = Duration::MAX),
+        ("write_stall", "1ms to 604800s", |l| l.timeouts.write_stall = Some(Duration::ZERO)),
+        ("linger", "1ms to 604800s", |l| l.timeouts.linger = Some(Duration::MAX)),
         // With 32 bits every number is in range.
         #[cfg(target_pointer_width = "64")]
         ("linger_bytes", "0 to ", |l| l.linger_bytes = usize::MAX),

@@ -68,6 +68,8 @@ mod tests {
     use crate::core::context::{Hand, Verdict};
     use crate::core::handle::{Command, Office, Post};
     use crate::parts::buf::Outbox;
+    use crate::words::clock::Time;
+    use crate::words::config::{Overflow, Timeouts};
     use crate::words::sync::Arc;
 
     struct Nowhere;
@@ -79,6 +81,14 @@ mod tests {
     impl Office for Nowhere {
         fn post(&self) -> Arc<dyn Post> {
             Arc::new(Nowhere)
+        }
+
+        fn now(&self) -> Time {
+            Time::ZERO
+        }
+
+        fn timeouts(&self, _: u16) -> Timeouts {
+            Timeouts::default()
         }
     }
 
@@ -140,5 +150,19 @@ mod tests {
         let closing = cx.send_slice(b"");
         assert!(matches!(closing, Err(SendError::Closing)), "{closing:?}");
         assert!(matches!(hand.verdict, Verdict::Abort(_)));
+    }
+
+    #[test]
+    fn what_overflows_may_be_dropped_whole() {
+        let mut codec = LengthPrefixed::u16();
+        let body = [Bytes::from(vec![0; 3000]), Bytes::from_static(b"end")];
+        let mut hand = Hand { overflow: Overflow::DropNewest, ..hand() };
+        let mut cx = Context::new(&mut hand, &mut codec, &Nowhere);
+        cx.send_parts(b"head", &body).expect("there is room for it");
+        let full = cx.send_parts(b"head", &body);
+        assert!(matches!(full, Err(SendError::Full { .. })), "{full:?}");
+        cx.send_slice(b"more").expect("there is room for it");
+        let first = [&3007_u16.to_be_bytes()[..], b"head", &body[0], &body[1]].concat();
+        assert_eq!(hand.outbox.to_vec(), [&first[..], b"\0\x04more"].concat());
     }
 }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::core::session::Factory;
 use crate::sys::{ListenOptions, Listener, StreamOptions};
-use crate::words::config::{Limits, Placement};
+use crate::words::config::{Limits, Listening, Placement};
 use crate::words::error::Error;
 use crate::words::sync::Arc;
 
@@ -15,7 +15,11 @@ pub(crate) struct Plan {
     asked: String,
     resolved: io::Result<Vec<SocketAddr>>,
     pub(crate) factory: Arc<dyn Factory>,
+    adapt: Box<Adapt>,
 }
+
+/// Changes the settings of a listener.
+type Adapt = dyn FnOnce(&mut Listening);
 
 /// A listener that is open.
 pub(crate) struct Opened {
@@ -28,9 +32,18 @@ impl Plan {
     pub(crate) fn new(
         addr: impl ToSocketAddrs + std::fmt::Debug,
         factory: Arc<dyn Factory>,
+        adapt: impl FnOnce(&mut Listening) + 'static,
     ) -> Self {
         let resolved = addr.to_socket_addrs().map(Iterator::collect);
-        Plan { asked: format!("{addr:?}"), resolved, factory }
+        Plan { asked: format!("{addr:?}"), resolved, factory, adapt: Box::new(adapt) }
+    }
+
+    /// Its settings, which begin as those of its server.
+    pub(crate) fn listening(&mut self, limits: &Limits) -> Result<Listening, Error> {
+        let mut listening = Listening::of(limits);
+        std::mem::replace(&mut self.adapt, Box::new(|_| {}))(&mut listening);
+        listening.check()?;
+        Ok(listening)
     }
 
     /// Opens listener number `index`: the first address that the system grants.

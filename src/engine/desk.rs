@@ -14,7 +14,7 @@ use crate::core::limits::{Admission, Permit};
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Placement};
+use crate::words::config::{Limits, Listening, Placement, Timeouts};
 use crate::words::error::Error;
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
@@ -51,8 +51,9 @@ pub(crate) enum Order {
     Suspend,
     /// Accept again.
     Resume,
-    /// Accept those that wait already, close the listeners, ask every connection to come to an end.
-    Drain,
+    /// Accept those that wait already, close the listeners, ask every connection to come to an end,
+    /// one after the other over this time.
+    Drain(Duration),
     /// Close everything now.
     Stop,
     /// Wait no longer for handlers that are still running.
@@ -70,18 +71,21 @@ pub(crate) struct Desk<K: Kernel> {
     /// count: who waits says so and tries again, who releases counts down and then looks here.
     starved: AtomicBool,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
+    listening: Arc<[Listening]>,
 }
 
 impl<K: Kernel> Desk<K> {
     pub(crate) fn new(
         wake: Box<dyn Wake>,
         clock: impl Fn() -> Time + Send + Sync + 'static,
+        listening: Arc<[Listening]>,
     ) -> Self {
         Desk {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
             starved: AtomicBool::new(false),
             clock: Box::new(clock),
+            listening,
         }
     }
 
@@ -117,6 +121,14 @@ impl<K: Kernel> Office for Arc<Desk<K>> {
     fn post(&self) -> Arc<dyn Post> {
         Arc::clone(self) as Arc<dyn Post>
     }
+
+    fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    fn timeouts(&self, listener: u16) -> Timeouts {
+        self.listening[usize::from(listener)].timeouts.clone()
+    }
 }
 
 impl<K: Kernel> fmt::Debug for Desk<K> {
@@ -138,6 +150,8 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Common<K: Kernel> {
     pub(crate) limits: Limits,
+    /// Those of each listener, by its number.
+    pub(crate) listening: Arc<[Listening]>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
@@ -159,10 +173,11 @@ struct Progress {
 }
 
 impl<K: Kernel> Common<K> {
-    pub(crate) fn new(limits: Limits, placement: Placement) -> Self {
+    pub(crate) fn new(limits: Limits, listening: Arc<[Listening]>, placement: Placement) -> Self {
         let admission = Admission::new(limits.connections_max);
         Common {
             limits,
+            listening,
             placement,
             admission,
             desks: OnceLock::new(),

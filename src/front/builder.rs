@@ -18,7 +18,7 @@ use crate::sys::{
     Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit, raise_descriptor_limit,
 };
 use crate::words::clock::Clock;
-use crate::words::config::{Limits, Placement, Scheduling, Threads};
+use crate::words::config::{Limits, Listening, Placement, Scheduling, Threads};
 use crate::words::error::Error;
 use crate::words::sync::Arc;
 
@@ -32,6 +32,7 @@ pub struct Builder {
     threads: Threads,
     placement: Placement,
     drain_deadline: Duration,
+    drain_spread: Duration,
     on_start: Option<Box<OnStart>>,
 }
 
@@ -58,6 +59,7 @@ impl Builder {
             },
             placement: Placement::default(),
             drain_deadline: Duration::from_secs(10),
+            drain_spread: Duration::from_secs(1),
             on_start: None,
         }
     }
@@ -73,7 +75,7 @@ impl Builder {
     /// it ends the connection, before there is a handler that could be told.
     #[must_use]
     pub fn listen<C, H>(
-        mut self,
+        self,
         addr: impl ToSocketAddrs + fmt::Debug,
         codec: C,
         handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
@@ -82,7 +84,39 @@ impl Builder {
         C: Codec + Clone + Sync,
         H: Handler<C::Frame, C::Message>,
     {
-        self.plans.push(Plan::new(addr, Arc::new(Maker { codec, handler })));
+        self.listen_with(addr, codec, handler, |_| {})
+    }
+
+    /// Like [`listen`](Builder::listen), for a listener that has settings of its own: `adapt` gets
+    /// those of the server, as they are when it starts, and changes them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0", Raw::new(), echo)
+    ///     .listen_with("127.0.0.1:0", Raw::new(), echo, |public| {
+    ///         public.timeouts.first_frame = Some(Duration::from_secs(3));
+    ///     })
+    ///     .start()?;
+    /// # server.stop();
+    /// # Ok::<(), switchboard::Error>(())
+    /// ```
+    #[must_use]
+    pub fn listen_with<C, H>(
+        mut self,
+        addr: impl ToSocketAddrs + fmt::Debug,
+        codec: C,
+        handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
+        adapt: impl FnOnce(&mut Listening) + 'static,
+    ) -> Self
+    where
+        C: Codec + Clone + Sync,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.plans.push(Plan::new(addr, Arc::new(Maker { codec, handler }), adapt));
         self
     }
 
@@ -166,6 +200,15 @@ impl Builder {
         self
     }
 
+    /// Over what time [`run`](Builder::run) asks the connections to come to an end after a signal,
+    /// so that their peers do not all connect to another server at once. Default: 1 s. Any value
+    /// is allowed; zero asks all of them at once.
+    #[must_use]
+    pub fn drain_spread(mut self, spread: Duration) -> Self {
+        self.drain_spread = spread;
+        self
+    }
+
     /// Calls `tell` with the addresses of all listeners once they are open, which is the way to
     /// learn of ports that the system chose if [`run`](Builder::run) is called. It runs on the
     /// thread that starts the server, when clients are served already. A second one replaces the
@@ -182,7 +225,7 @@ impl Builder {
     /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
     /// listener, a poll or a thread. Nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
-        let Builder { plans, limits, threads, placement, on_start, .. } = self;
+        let Builder { mut plans, limits, threads, placement, on_start, .. } = self;
         limits.check()?;
         threads.check()?;
         if plans.len() > LISTENERS_MAX {
@@ -190,14 +233,19 @@ impl Builder {
             return Err(Error::config("listen", format!("{} listeners", plans.len()), allowed));
         }
         let clock = Clock::start();
-        let common = Arc::new(Common::new(limits, placement));
+        let listening = plans.iter_mut().map(|plan| plan.listening(&limits));
+        let listening = listening.collect::<Result<Arc<[_]>, _>>()?;
+        let common = Arc::new(Common::new(limits, listening, placement));
         let kernels = (0..threads.reactors)
             .map(|_| MioKernel::new(clock, common.limits.events_per_turn))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| Error::io("making a poll", error))?;
         let desks: Vec<_> = kernels
             .iter()
-            .map(|kernel| Arc::new(Desk::new(Box::new(kernel.waker()), move || clock.now())))
+            .map(|kernel| {
+                let listening = Arc::clone(&common.listening);
+                Arc::new(Desk::new(Box::new(kernel.waker()), move || clock.now(), listening))
+            })
             .collect();
         common.set_desks(desks.clone());
         let mut addrs = Vec::with_capacity(plans.len());
@@ -223,8 +271,8 @@ impl Builder {
     /// As [`start`](Builder::start); also if the signals cannot be caught, because another server
     /// of this process does so already, and if the server cannot go on.
     pub fn run(self) -> Result<Report, Error> {
-        let deadline = self.drain_deadline;
-        self.start()?.run_until_signal(deadline)
+        let (deadline, spread) = (self.drain_deadline, self.drain_spread);
+        self.start()?.run_until_signal(deadline, spread)
     }
 }
 

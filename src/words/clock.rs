@@ -26,6 +26,11 @@ impl Time {
         self.0
     }
 
+    /// The moment `wait` later; `NEVER` if there is nothing to wait for.
+    pub(crate) fn after(self, wait: Option<Duration>) -> Self {
+        wait.map_or(Time::NEVER, |wait| self + wait)
+    }
+
     /// The time from `earlier` to `self`; zero if `earlier` is in fact later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

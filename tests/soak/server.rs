@@ -45,7 +45,7 @@ pub(crate) fn was_the_server() -> bool {
     hush();
     let server = builder()
         .workers_max(WORKERS_MAX)
-        .limits(|limits| limits.linger = Duration::from_millis(500))
+        .limits(|limits| limits.timeouts.linger = Some(Duration::from_millis(500)))
         .listen("127.0.0.1:0", Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
         .listen("127.0.0.1:0", Raw::new(), |_| Rough)
         .start()

@@ -1,11 +1,10 @@
 //! How a connection ends: `finish`, `close`, `abort`, errors and deadlines, and the one reason.
 
-use super::Connection;
 use super::halves::{RecvHalf, SendHalf};
+use super::{Connection, Rules};
 use crate::core::context::Verdict;
 use crate::core::session::{Inbox, Session};
 use crate::words::clock::Time;
-use crate::words::config::Limits;
 use crate::words::reason::{Cause, ClosePhase, CloseReason};
 
 /// How a socket is to be closed.
@@ -19,11 +18,11 @@ pub(crate) enum Farewell {
 
 impl Connection {
     /// Does what a job decided.
-    pub(super) fn obey(&mut self, verdict: Verdict, now: Time, limits: &Limits) {
+    pub(super) fn obey(&mut self, verdict: Verdict, now: Time, rules: Rules<'_>) {
         match verdict {
             Verdict::Open => {}
             Verdict::Finish => self.finish(),
-            Verdict::Close(cause) => self.close(cause, now, limits),
+            Verdict::Close(cause) => self.close(cause, now, rules),
             Verdict::Abort(cause) => self.abort(cause),
         }
     }
@@ -51,9 +50,9 @@ impl Connection {
     }
 
     /// Another thread asked for a close: after what was sent before.
-    pub(crate) fn handle_close(&mut self, now: Time, limits: &Limits) {
+    pub(crate) fn handle_close(&mut self, now: Time, rules: Rules<'_>) {
         let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
-        self.close(Cause::Closed, now, limits);
+        self.close(Cause::Closed, now, rules);
         if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
             (inbox.drained, inbox.drain) = (false, false);
             self.inbox = Some(inbox);
@@ -61,7 +60,7 @@ impl Connection {
     }
 
     /// Flush, finish, linger: what still comes is read and thrown away.
-    pub(crate) fn close(&mut self, cause: Cause, now: Time, limits: &Limits) {
+    pub(crate) fn close(&mut self, cause: Cause, now: Time, rules: Rules<'_>) {
         if self.flags.dead {
             return;
         }
@@ -72,7 +71,7 @@ impl Connection {
         self.forget_parcels();
         self.finish();
         if self.send == SendHalf::Closed && !again {
-            self.deadline = now + limits.linger;
+            self.linger(now, rules);
         }
         self.end_if_over();
     }
@@ -86,11 +85,11 @@ impl Connection {
     }
 
     /// FIN is sent.
-    pub(crate) fn handle_finished(&mut self, now: Time, limits: &Limits) {
+    pub(crate) fn handle_finished(&mut self, now: Time, rules: Rules<'_>) {
         debug_assert_eq!(self.send, SendHalf::Finishing);
         self.send = SendHalf::Closed;
         if self.flags.discarding {
-            self.deadline = now + limits.linger;
+            self.linger(now, rules);
             if cfg!(switchboard_sim_mutant = "linger_skipped") {
                 self.die(Cause::Closed);
             }
@@ -105,34 +104,14 @@ impl Connection {
 
     /// Input was thrown away. It counts once FIN is sent: before that, a peer that talks while it
     /// listens would lose our last output.
-    pub(crate) fn handle_discarded(&mut self, count: usize, limits: &Limits) {
+    pub(crate) fn handle_discarded(&mut self, count: usize, rules: Rules<'_>) {
         if self.send != SendHalf::Closed {
             return;
         }
         self.discarded_bytes = self.discarded_bytes.saturating_add(count);
-        if self.discarded_bytes > limits.linger_bytes {
+        if self.discarded_bytes > rules.limits.linger_bytes {
             self.die(Cause::Closed);
         }
-    }
-
-    /// Output has waited for as long as it may; whether there is no room at all is not known yet.
-    pub(crate) fn seems_stalled(&self, now: Time) -> bool {
-        now >= self.deadline && self.outbox.is_some() && !self.flags.dead
-    }
-
-    /// The wheel says that `deadline` may have come. True if it has.
-    pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
-        let early = now < self.deadline && !cfg!(switchboard_sim_mutant = "timer_early");
-        if early || self.flags.dead {
-            return false;
-        }
-        self.deadline = Time::NEVER;
-        if self.outbox.is_some() {
-            self.abort(Cause::WriteStalled);
-        } else {
-            self.die(Cause::Closed);
-        }
-        true
     }
 
     /// Over when both halves are, nothing waits for the session, and it is at rest.
@@ -156,7 +135,7 @@ impl Connection {
         self.because(cause);
         self.flags.dead = true;
         self.flags.eof = false;
-        self.deadline = Time::NEVER;
+        self.output_by = Time::NEVER;
         self.partial = None;
         self.forget_parcels();
         self.inbox = None;
@@ -175,6 +154,11 @@ impl Connection {
         } else if self.send != SendHalf::Open {
             gate.finish();
         }
+    }
+
+    /// Whether it waits for nothing but the end of its peer.
+    pub(crate) fn lingers(&self) -> bool {
+        self.send == SendHalf::Closed && self.flags.discarding && !self.flags.dead
     }
 
     /// How the socket of a dead connection is to be closed.

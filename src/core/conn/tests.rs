@@ -4,8 +4,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::core::handle::{Command, Handle, Post};
+use crate::words::config::Limits;
+use crate::words::pressure::Pressure;
 use crate::words::reason::CloseReason;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 mod close;
@@ -97,15 +99,25 @@ pub(super) fn id() -> ConnId {
     ConnId::new(0, 7, 1)
 }
 
+pub(super) fn rules(limits: &Limits) -> Rules<'_> {
+    static PRIOR: OnceLock<Prior> = OnceLock::new();
+    let prior = PRIOR.get_or_init(Prior::new);
+    Rules { limits, timeouts: &limits.timeouts, prior, pressure: Pressure::Calm }
+}
+
 impl Rig {
     /// A connection that is being opened.
     pub(super) fn opening() -> Self {
         let mut limits = Limits::for_descriptors(None);
         (limits.send_high_bytes, limits.send_low_bytes) = (HIGH, LOW);
         limits.linger_bytes = 1000;
-        let mut conn = Connection::new("192.0.2.1:1".parse().expect("an address"));
+        let mut conn = Connection::new(
+            "192.0.2.1:1".parse().expect("an address"),
+            Time::ZERO,
+            Prior::new().open(),
+        );
         let mut hand = Hand::blank();
-        conn.lend(id(), &mut hand, &limits);
+        conn.lend(id(), &mut hand, rules(&limits));
         let errand = Errand { open: true, ..Errand::default() };
         let out = Out { session: Box::new(Dummy), hand, errand, input: BytesMut::new() };
         Rig {
@@ -137,13 +149,13 @@ impl Rig {
     /// The input to be read now, and an event that says so.
     pub(super) fn receive(&mut self, count: usize) {
         self.peer.incoming += count;
-        self.conn.handle_readable(false);
+        self.conn.handle_readable(false, self.now);
     }
 
     /// FIN of the peer.
     pub(super) fn receive_fin(&mut self) {
         self.peer.fin = true;
-        self.conn.handle_readable(true);
+        self.conn.handle_readable(true, self.now);
     }
 
     /// The peer takes `count` more bytes, and an event says so.
@@ -164,11 +176,11 @@ impl Rig {
         slices[..count].iter().for_each(|slice| self.put.extend_from_slice(slice));
         let before = self.conn.flags.choked;
         let Out { session, mut hand, input, .. } = out;
-        self.conn.handle_done(Some(session), &mut hand, self.now, &self.limits);
-        self.conn.handle_output(&mut hand, &self.limits);
+        self.conn.handle_done(Some(session), &mut hand, self.now, rules(&self.limits));
+        self.conn.handle_output(&mut hand, rules(&self.limits));
         self.crossings.0 += usize::from(!before && self.conn.flags.choked);
         self.input.1 = self.input.0 - input.len();
-        self.conn.keep_partial(input);
+        self.conn.keep_partial(input, self.now);
         self.check();
         self.run();
     }
@@ -207,7 +219,7 @@ impl Rig {
                 Command::Send { parcel, cost, .. } => {
                     self.conn.handle_parcel(parcel, cost);
                 }
-                Command::Close(_) => self.conn.handle_close(self.now, &self.limits),
+                Command::Close(_) => self.conn.handle_close(self.now, rules(&self.limits)),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
             }
             self.check();
@@ -218,8 +230,8 @@ impl Rig {
     /// Lets time go by, with the timers that fire.
     pub(super) fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        let due = self.conn.deadline <= self.now && !self.conn.flags.dead;
-        assert_eq!(self.conn.handle_timeout(self.now), due);
+        let due = self.conn.output_by <= self.now && !self.conn.flags.dead;
+        self.conn.handle_timeout(self.now, rules(&self.limits));
         assert!(!due || self.conn.flags.dead, "a deadline that came ends it");
         self.check();
         self.run();
@@ -233,6 +245,7 @@ impl Rig {
                 Next::Finish => self.finish(),
                 Next::Read | Next::Serve => self.serve(),
                 Next::Discard => self.discard(),
+                Next::Probe => self.probe(),
                 Next::Rest | Next::Reap => return self.check(),
             }
             self.check();
@@ -252,26 +265,31 @@ impl Rig {
         let taken = all.len().min(self.peer.room);
         if taken == 0 {
             if self.stall == Time::NEVER {
-                self.stall = self.now + self.limits.write_stall;
+                self.stall = self.now.after(self.limits.timeouts.write_stall);
             }
-            return self.conn.handle_write_blocked(self.now, &self.limits);
+            return self.conn.handle_write_blocked(self.now, rules(&self.limits));
         }
         assert!(!self.peer.got_fin, "output after FIN");
         self.peer.room -= taken;
         self.peer.got.extend_from_slice(&all[..taken]);
         outbox.advance(taken);
         let before = self.conn.flags.choked;
-        let emptied = self.conn.handle_written(self.now, &self.limits);
+        let emptied = self.conn.handle_written(self.now, rules(&self.limits));
         assert_eq!(emptied, self.conn.outbox.is_none());
         self.crossings.1 += usize::from(before && !self.conn.flags.choked);
         let blocked = self.stall != Time::NEVER && self.conn.outbox.is_some();
-        self.stall = if blocked { self.now + self.limits.write_stall } else { Time::NEVER };
+        self.stall =
+            if blocked { self.now.after(self.limits.timeouts.write_stall) } else { Time::NEVER };
+    }
+
+    fn probe(&mut self) {
+        if self.peer.broken { self.conn.die(Cause::PeerReset) } else { self.conn.handle_sound() }
     }
 
     fn finish(&mut self) {
         assert!(self.conn.outbox.is_none() && self.out.is_none() && !self.peer.got_fin);
         self.peer.got_fin = true;
-        self.conn.handle_finished(self.now, &self.limits);
+        self.conn.handle_finished(self.now, rules(&self.limits));
     }
 
     fn serve(&mut self) {
@@ -285,13 +303,13 @@ impl Rig {
             assert_eq!(self.conn.recv, RecvHalf::Open);
             assert!(!self.conn.flags.choked);
             if !self.read(&mut input) {
-                return self.conn.keep_partial(input);
+                return self.conn.keep_partial(input, self.now);
             }
         }
         let expected = (self.input.1..).map(byte);
         assert!(input.iter().copied().eq(expected.take(input.len())), "input in order, once");
         let mut hand = Hand::blank();
-        let taken = self.conn.take_session(id(), &mut hand, &self.limits);
+        let taken = self.conn.take_session(id(), &mut hand, rules(&self.limits));
         let (session, errand) = taken.expect("the session is at rest");
         self.drained_seen += usize::from(errand.is_drained());
         self.eofs_seen += usize::from(errand.eof);
@@ -308,7 +326,7 @@ impl Rig {
         }
         let count = self.peer.incoming.min(room);
         if count == 0 && self.peer.fin {
-            self.conn.handle_eof();
+            self.conn.handle_eof(self.now);
             return false;
         }
         if count == 0 {
@@ -319,7 +337,7 @@ impl Rig {
         let bytes = (self.input.0..self.input.0 + count).map(byte);
         input.extend(bytes);
         self.input.0 += count;
-        self.conn.handle_received(count < room);
+        self.conn.handle_received(count < room, self.now, &mut Prior::new());
         true
     }
 
@@ -327,7 +345,7 @@ impl Rig {
         assert_eq!(self.conn.recv, RecvHalf::Open);
         let mut input = BytesMut::new();
         if self.read(&mut input) {
-            self.conn.handle_discarded(input.len(), &self.limits);
+            self.conn.handle_discarded(input.len(), rules(&self.limits));
         }
     }
 
@@ -345,12 +363,12 @@ impl Rig {
             assert_eq!(handle.is_open(), !conn.flags.dead, "the gate tells the truth");
         }
         if conn.flags.dead {
-            assert_eq!((conn.next(), conn.deadline), (Next::Reap, Time::NEVER));
+            assert_eq!((conn.next(), conn.output_by), (Next::Reap, Time::NEVER));
             return assert!(conn.partial.is_none() && conn.inbox.is_none());
         }
         let lingers = conn.flags.discarding && conn.send == SendHalf::Closed;
-        let deadline = if lingers { conn.deadline } else { self.stall };
-        assert_eq!(conn.deadline, deadline, "a write stall is per byte of progress");
+        let deadline = if lingers { conn.output_by } else { self.stall };
+        assert_eq!(conn.output_by, deadline, "a write stall is per byte of progress");
         assert!(!lingers || deadline != Time::NEVER);
         assert!(deadline == Time::NEVER || conn.outbox.is_some() || lingers);
         assert_eq!(conn.flags.choked, self.crossings.0 > self.crossings.1);

@@ -311,10 +311,11 @@ impl<K: Kernel> Reactor<K> {
         let Newcomer { stream, peer, door, permit } = newcomer;
         let eager = self.io.habits[usize::from(door)].is_eager();
         let factory = Arc::clone(&self.doors[usize::from(door)].factory);
+        let keepalive = self.io.priors[usize::from(door)].open();
         let mut newcomer = Some((stream, permit));
         let made = self.table.insert_with(|_| {
             let (stream, permit) = newcomer.take().expect("asked for once");
-            Entry::new(stream, permit, door, Connection::new(peer))
+            Entry::new(stream, permit, door, Connection::new(peer, self.io.now, keepalive))
         });
         let Ok(id) = made else {
             let (stream, permit) = newcomer.take()?;
@@ -324,15 +325,17 @@ impl<K: Kernel> Reactor<K> {
         self.io.counters.opened += 1;
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
-        entry.conn.lend(id, &mut job.hand, &self.io.common.limits);
+        (job.hand.now, job.hand.door) = (self.io.now, door);
+        entry.conn.lend(id, &mut job.hand, self.io.rules(door));
         if eager {
             // Watched when it comes to rest.
-            entry.conn.handle_readable(false);
+            entry.conn.handle_readable(false, self.io.now);
         } else {
             self.io.watch_for_input(id, entry);
         }
         if self.course == Course::Drain {
-            entry.conn.handle_drain();
+            entry.conn.handle_drain(self.io.now);
+            self.io.counters.asked += 1;
         }
         job.task = Task::Open(factory);
         job.errand = Errand { open: true, ..Errand::default() };

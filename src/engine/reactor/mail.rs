@@ -1,14 +1,17 @@
 //! Reading the mailbox: what other threads, other reactors and the operator want.
 
+use std::time::Duration;
+
+use super::drain::Farewells;
 use super::stream::May;
 use super::{Course, Phase, Reactor};
-use crate::core::conn::Connection;
+use crate::core::conn::{Connection, Rules};
 use crate::core::handle::Command;
 use crate::engine::desk::{Letter, Order};
 use crate::sys::Kernel;
+use crate::words::clock::Time;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
-use crate::words::sync::Arc;
 
 impl<K: Kernel> Reactor<K> {
     /// Takes everything that was there when it began.
@@ -43,22 +46,19 @@ impl<K: Kernel> Reactor<K> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Send { id, parcel, cost } => {
-                self.with(id, |conn| {
+                self.with(id, |conn, _, _| {
                     conn.handle_parcel(parcel, cost);
                 });
             }
-            Command::Close(id) => {
-                let (now, common) = (self.io.now, Arc::clone(&self.io.common));
-                self.with(id, |conn| conn.handle_close(now, &common.limits));
-            }
-            Command::Abort(id) => self.with(id, |conn| conn.abort(Cause::Aborted)),
+            Command::Close(id) => self.with(id, Connection::handle_close),
+            Command::Abort(id) => self.with(id, |conn, _, _| conn.abort(Cause::Aborted)),
         }
     }
 
     /// Changes one record, then sees to what that makes necessary.
-    fn with(&mut self, id: ConnId, change: impl FnOnce(&mut Connection)) {
+    fn with(&mut self, id: ConnId, change: impl FnOnce(&mut Connection, Time, Rules<'_>)) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        change(&mut entry.conn);
+        change(&mut entry.conn, self.io.now, self.io.rules(entry.door));
         self.io.advance(id, entry, May::Queue);
     }
 
@@ -66,7 +66,7 @@ impl<K: Kernel> Reactor<K> {
         match order {
             Order::Suspend => self.doors.iter_mut().for_each(super::Door::suspend),
             Order::Resume => self.doors.iter_mut().for_each(super::Door::resume),
-            Order::Drain => self.drain(),
+            Order::Drain(spread) => self.drain(*spread),
             Order::Stop => self.stop(),
             Order::Abandon => self.course = Course::Abandon,
             Order::Snapshot(reply) => {
@@ -76,22 +76,22 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, spread: Duration) {
         if self.course != Course::Serve {
             return;
         }
         self.course = Course::Drain;
         self.doors.iter_mut().for_each(super::Door::close_when_empty);
-        self.with_each(Connection::handle_drain);
+        self.farewells = Some(Farewells::new(self.table.ids(), self.io.now, spread));
     }
 
     pub(super) fn stop(&mut self) {
         self.course = Course::Stop;
         self.close_doors();
-        self.with_each(|conn| conn.die(Cause::ServerStopped));
+        self.with_each(|conn, _, _| conn.die(Cause::ServerStopped));
     }
 
-    fn with_each(&mut self, change: impl Fn(&mut Connection)) {
+    fn with_each(&mut self, change: impl Fn(&mut Connection, Time, Rules<'_>)) {
         let ids: Vec<ConnId> = self.table.ids().collect();
         for id in ids {
             self.with(id, &change);

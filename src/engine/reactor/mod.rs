@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!  sleep ─▶ mail ─▶ accept ─▶ run ─▶ expire ─▶ reap ─┐
-//!    ▲                │        │                 │    │   every phase is bounded
-//!    │                └── Job ─┴──── Job ────────┘    │   and can be left in the middle
+//!    ▲                │        │       │         │    │   every phase is bounded
+//!    │                └── Job ─┴─ Job ─┴── Job ──┘    │   and can be left in the middle
 //!    └────────────────────────────────────────────────┘
 //! ```
 
 mod accept;
 mod apply;
+mod drain;
 mod mail;
 mod reap;
 mod stream;
@@ -20,11 +21,12 @@ use std::time::Duration;
 
 pub(crate) use accept::{Door, Newcomer};
 
+use self::drain::Farewells;
 use self::stream::{Io, May};
 use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
-use crate::core::conn::Connection;
+use crate::core::conn::{Connection, Lapse};
 use crate::core::job::{Done, Job};
 use crate::core::limits::Permit;
 use crate::parts::table::Table;
@@ -52,6 +54,8 @@ pub(crate) struct Reactor<K: Kernel> {
     /// Last calls of sessions that have not come back.
     farewells_out: usize,
     course: Course,
+    /// Whom a drain still has to ask.
+    farewells: Option<Farewells>,
     /// Its poll has failed: it closes everything and ends, without asking the kernel for news.
     broken: bool,
     // Scratch space, empty between phases.
@@ -109,15 +113,17 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 5 * 8 // gate, partial frame, outbox, inbox, cause: boxes, most often none
-        + 8 // deadline
+        + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
+        + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
+        //         its frame has begun
+        + 16 // how long it is used to be silent
         + 8 // bytes thrown away
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 13 // flags
+        + 19 // flags
         + 3 // door and watch; the permit takes nothing
-        + 4 // padding
+        + 6 // padding
 );
 
 /// What the kernel watches a socket for.
@@ -161,6 +167,7 @@ impl<K: Kernel> Reactor<K> {
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
+            farewells: None,
             broken: false,
             events,
             letters: Vec::new(),
@@ -234,7 +241,9 @@ impl<K: Kernel> Reactor<K> {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
-        let deadline = self.io.wheel.next_deadline().into_iter().chain(retry).min();
+        let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
+        let others = retry.into_iter().chain(farewell);
+        let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
 
@@ -251,10 +260,13 @@ impl<K: Kernel> Reactor<K> {
                 Some(Token::Connection { .. }) => {
                     let Some((id, entry)) = self.table.get_by_token(event.token) else { continue };
                     if event.readable {
-                        entry.conn.handle_readable(event.drain);
+                        entry.conn.handle_readable(event.drain, self.io.now);
                     }
                     if event.writable {
                         entry.conn.handle_writable();
+                    }
+                    if event.hangup {
+                        entry.conn.handle_hangup();
                     }
                     self.io.enqueue(id, entry);
                 }
@@ -284,7 +296,7 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         self.batch = 0;
-        self.phase = Phase::Expire;
+        self.begin_expiring();
         None
     }
 
@@ -327,26 +339,41 @@ impl<K: Kernel> Reactor<K> {
         self.port.offload(job).err()
     }
 
-    /// Lets those deadlines fire that have come.
-    fn expire_timers(&mut self) {
+    /// Finds those whose deadline may have come.
+    fn begin_expiring(&mut self) {
+        debug_assert!(self.due.is_empty());
         self.io.wheel.expire(self.io.now, &mut self.due);
-        let mut due = std::mem::take(&mut self.due);
-        for id in due.drain(..) {
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            *entry.conn.timer_mut() = None;
-            if entry.conn.seems_stalled(self.io.now) {
-                // The system tells of room only once there is plenty. A peer that takes a little
-                // now and then has made some: what is written into it moves the deadline on.
-                entry.conn.handle_writable();
-                self.io.advance(id, entry, May::Queue);
-            }
-            if entry.conn.handle_timeout(self.io.now) {
-                self.io.doomed.push(id);
-            } else {
-                self.io.arm(id, entry);
+        self.due.reverse();
+        self.phase = Phase::Expire;
+    }
+
+    /// Lets those deadlines fire that have come; hands out one job at a time.
+    fn expire_timers(&mut self) -> Option<Box<Job>> {
+        while let Some(id) = self.due.pop() {
+            if let Some(job) = self.expire(id).and_then(|job| self.dispatch(job)) {
+                return Some(job);
             }
         }
-        self.due = due;
+        self.phase = Phase::Reap;
+        None
+    }
+
+    fn expire(&mut self, id: ConnId) -> Option<Box<Job>> {
+        let entry = self.table.get_mut(id)?;
+        *entry.conn.timer_mut() = None;
+        if entry.conn.seems_late(self.io.now, self.io.rules(entry.door)) {
+            entry.conn.look_again(self.io.now);
+            let job = self.io.advance(id, entry, May::Serve);
+            if job.is_some() {
+                return job;
+            }
+        }
+        let lapse = entry.conn.handle_timeout(self.io.now, self.io.rules(entry.door));
+        if lapse == Lapse::Silence {
+            self.io.learn_silence(entry);
+        }
+        let may = if lapse == Lapse::Nothing { May::Queue } else { May::Serve };
+        self.io.advance(id, entry, may)
     }
 
     /// Whether nothing is left that this reactor would have to wait for.
@@ -386,6 +413,11 @@ impl<K: Kernel> Reactor<K> {
             accept_errors: counters.accept_errors,
             limit_pauses: counters.limit_pauses,
             descriptor_pauses: counters.descriptor_pauses,
+            frames: counters.frames,
+            shed: counters.shed,
+            dropped: counters.dropped,
+            linger_resets: counters.linger_resets,
+            asked: counters.asked,
             buffers_leased: pool.leased_count,
             buffers_retained: pool.retained_count,
             buffers_retained_bytes: pool.retained_bytes,
@@ -420,16 +452,13 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
                 Phase::Mail => {
                     self.receive_mail();
+                    self.say_goodbye();
                     self.begin_accepting();
                     None
                 }
                 Phase::Accept => self.accept_ready(),
                 Phase::Run => self.run_ready(),
-                Phase::Expire => {
-                    self.expire_timers();
-                    self.phase = Phase::Reap;
-                    None
-                }
+                Phase::Expire => self.expire_timers(),
                 Phase::Reap => self.reap_closed(),
                 Phase::Stopped => {
                     self.io.common.reactor_stopped();

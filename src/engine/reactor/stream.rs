@@ -8,8 +8,9 @@ use bytes::BytesMut;
 
 use super::accept::Habit;
 use super::{Entry, Watch};
-use crate::core::conn::Next;
+use crate::core::conn::{Next, Rules};
 use crate::core::job::{Input, Job};
+use crate::core::keepalive::Prior;
 use crate::engine::counters::Counters;
 use crate::engine::desk::Common;
 use crate::parts::buf::{BufferPool, Outbox};
@@ -17,6 +18,7 @@ use crate::parts::timer::Wheel;
 use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::id::{ConnId, Token};
+use crate::words::pressure::Pressure;
 use crate::words::reason::Cause;
 use crate::words::sync::Arc;
 
@@ -24,12 +26,17 @@ use crate::words::sync::Arc;
 pub(super) struct Io<K: Kernel> {
     pub(super) kernel: K,
     pub(super) common: Arc<Common<K>>,
-    /// Read once per turn.
+    /// Read once per turn, and after so many jobs in it.
     pub(super) now: Time,
+    /// Jobs since then.
+    ticks: u32,
     /// Connections that want something, each at most once.
     pub(super) ready: VecDeque<ConnId>,
     /// Connections to be closed at the end of the turn; may name one twice.
     pub(super) doomed: Vec<ConnId>,
+    /// Connections that wait for their peer to finish, the one that waits longest first; some
+    /// have ended meanwhile.
+    pub(super) lingering: VecDeque<ConnId>,
     pub(super) wheel: Wheel,
     pub(super) pool: BufferPool,
     /// Boxes for the next jobs.
@@ -37,6 +44,10 @@ pub(super) struct Io<K: Kernel> {
     blanks: Vec<Box<Job>>,
     /// One for each listener.
     pub(super) habits: Vec<Habit>,
+    /// One for each listener: how long its newcomers are silent.
+    pub(super) priors: Vec<Prior>,
+    /// How near the server is to its limits.
+    pub(super) pressure: Pressure,
     pub(super) counters: Counters,
 }
 
@@ -49,6 +60,8 @@ pub(super) enum May {
     Queue,
 }
 
+/// Jobs after which the time is read again.
+const TICKS: u32 = 8;
 /// Parts of one gathered write: what a turn's output rarely exceeds; more leave in a second call.
 const SLICES: usize = 16;
 /// The least room for the rest of a frame, so that a dripping peer does not cost a call per byte.
@@ -65,12 +78,16 @@ impl<K: Kernel> Io<K> {
         let limits = &common.limits;
         Io {
             now,
+            ticks: 0,
             ready: VecDeque::new(),
             doomed: Vec::new(),
+            lingering: VecDeque::new(),
             wheel: Wheel::new(now),
             pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
             blanks: Vec::new(),
             habits: vec![Habit::default(); listeners],
+            priors: vec![Prior::new(); listeners],
+            pressure: Pressure::Calm,
             counters: Counters::default(),
             kernel,
             common,
@@ -88,7 +105,8 @@ impl<K: Kernel> Io<K> {
         let job = loop {
             match (entry.conn.next(), may) {
                 (Next::Write, _) => self.write(id, entry),
-                (Next::Finish, _) => self.finish(entry),
+                (Next::Finish, _) => self.finish(id, entry),
+                (Next::Probe, _) => self.probe(entry),
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
                     if job.is_some() {
@@ -125,6 +143,37 @@ impl<K: Kernel> Io<K> {
         job
     }
 
+    /// What holds for the connections of listener number `listener`.
+    #[inline]
+    pub(super) fn rules(&self, listener: u16) -> Rules<'_> {
+        let at = usize::from(listener);
+        let timeouts = &self.common.listening[at].timeouts;
+        Rules {
+            limits: &self.common.limits,
+            timeouts,
+            prior: &self.priors[at],
+            pressure: self.pressure,
+        }
+    }
+
+    /// A connection was closed for its silence.
+    pub(super) fn learn_silence(&mut self, entry: &Entry<K>) {
+        let at = usize::from(entry.door);
+        let timeouts = &self.common.listening[at].timeouts;
+        entry.conn.teach(self.now, timeouts, &mut self.priors[at]);
+    }
+
+    /// A job has come back. The time is read once per turn, and once in a while in a turn of many
+    /// jobs, so that nobody's silence seems longer than it is.
+    #[inline]
+    pub(super) fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks >= TICKS {
+            self.ticks = 0;
+            self.now = self.kernel.now();
+        }
+    }
+
     /// Puts a connection at the end of the ready list, unless it stands there.
     pub(super) fn enqueue(&mut self, id: ConnId, entry: &mut Entry<K>) {
         if entry.conn.enqueue() {
@@ -135,7 +184,11 @@ impl<K: Kernel> Io<K> {
     /// Sees to it that the wheel fires no later than the connection's deadline.
     #[inline]
     pub(super) fn arm(&mut self, id: ConnId, entry: &mut Entry<K>) {
-        let deadline = entry.conn.deadline();
+        if !entry.conn.wants_arming() {
+            return;
+        }
+        entry.conn.handle_armed();
+        let deadline = entry.conn.deadline(self.rules(entry.door));
         if deadline == Time::NEVER {
             return;
         }
@@ -168,9 +221,10 @@ impl<K: Kernel> Io<K> {
         leased: bool,
     ) -> Option<Box<Job>> {
         let mut job = self.blank();
-        let taken = entry.conn.take_session(id, &mut job.hand, &self.common.limits);
+        let taken = entry.conn.take_session(id, &mut job.hand, self.rules(entry.door));
         let (session, errand) = taken?;
         job.serve_later(session, errand);
+        (job.hand.now, job.hand.door) = (self.now, entry.door);
         job.input = Input { given_bytes: bytes.len(), bytes, leased };
         job.timed = entry.conn.lane.is_slow();
         Some(job)
@@ -193,13 +247,14 @@ impl<K: Kernel> Io<K> {
             let spoke = answer.as_ref().is_ok_and(|&count| count > 0);
             self.habits[usize::from(entry.door)].learn(spoke);
         }
+        let prior = &mut self.priors[usize::from(entry.door)];
         match answer {
-            Ok(0) => entry.conn.handle_eof(),
+            Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
                 self.counters.received_bytes += count as u64;
                 let drains =
                     K::SHORT_READ_DRAINS || cfg!(switchboard_sim_mutant = "short_read_drains");
-                entry.conn.handle_received(drains && count < room);
+                entry.conn.handle_received(drains && count < room, self.now, prior);
                 return self.job(id, entry, input, leased);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
@@ -208,7 +263,7 @@ impl<K: Kernel> Io<K> {
         if leased {
             self.pool.give_back(input);
         } else {
-            entry.conn.keep_partial(input);
+            entry.conn.keep_partial(input, self.now);
         }
         None
     }
@@ -218,11 +273,12 @@ impl<K: Kernel> Io<K> {
         let Some(stream) = entry.stream.as_mut() else { return };
         let mut input = self.pool.lease();
         let room = input.capacity();
+        let prior = &mut self.priors[usize::from(entry.door)];
         match self.kernel.read(stream, &mut input) {
-            Ok(0) => entry.conn.handle_eof(),
+            Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
-                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room);
-                entry.conn.handle_discarded(count, &self.common.limits);
+                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room, self.now, prior);
+                entry.conn.handle_discarded(count, self.rules(entry.door));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
             Err(error) => entry.conn.die(Cause::of_io(&error)),
@@ -241,16 +297,16 @@ impl<K: Kernel> Io<K> {
                 self.counters.sent_bytes += count as u64;
                 // A deadline counts from now, not from the beginning of a turn in which handlers
                 // may have taken their time. Without one, nobody asks for the time.
-                let timed = entry.conn.deadline() != Time::NEVER;
+                let timed = entry.conn.awaits_output();
                 let now = if timed { self.kernel.now() } else { self.now };
-                if entry.conn.handle_written(now, &self.common.limits) {
+                if entry.conn.handle_written(now, self.rules(entry.door)) {
                     self.watch_for_room(id, entry, false);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let stale = cfg!(switchboard_sim_mutant = "deadline_of_turn");
                 let now = if stale { self.now } else { self.kernel.now() };
-                entry.conn.handle_write_blocked(now, &self.common.limits);
+                entry.conn.handle_write_blocked(now, self.rules(entry.door));
                 if !cfg!(switchboard_sim_mutant = "room_forgotten") {
                     self.watch_for_room(id, entry, true);
                 }
@@ -266,15 +322,27 @@ impl<K: Kernel> Io<K> {
         }
         let Some(stream) = entry.stream.as_mut() else { return };
         match write_once(&mut self.kernel, stream, outbox) {
-            Ok(count) => self.counters.sent_bytes += count as u64,
+            Ok(count) => {
+                self.counters.sent_bytes += count as u64;
+                entry.conn.note_sent(self.now, self.rules(entry.door));
+            }
             // It is queued; the next attempt finds out why.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => entry.conn.die(Cause::of_io(&error)),
         }
     }
 
+    /// Asks what is wrong with a socket that is not read at the moment.
+    fn probe(&mut self, entry: &mut Entry<K>) {
+        let Some(stream) = entry.stream.as_mut() else { return };
+        match self.kernel.take_error(stream) {
+            Ok(()) => entry.conn.handle_sound(),
+            Err(error) => entry.conn.die(Cause::of_io(&error)),
+        }
+    }
+
     /// Sends FIN; left to the closing of the socket if that comes next anyway.
-    fn finish(&mut self, entry: &mut Entry<K>) {
+    fn finish(&mut self, id: ConnId, entry: &mut Entry<K>) {
         if !entry.conn.ends_with_finish() {
             let Some(stream) = entry.stream.as_mut() else { return };
             if let Err(error) = self.kernel.shutdown_write(stream) {
@@ -282,7 +350,10 @@ impl<K: Kernel> Io<K> {
                 return;
             }
         }
-        entry.conn.handle_finished(self.kernel.now(), &self.common.limits);
+        entry.conn.handle_finished(self.kernel.now(), self.rules(entry.door));
+        if entry.conn.lingers() {
+            self.lingering.push_back(id);
+        }
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right

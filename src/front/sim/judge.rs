@@ -1,9 +1,12 @@
 //! `judge`: what must be true of every connection once it is over, and whether an end was fair.
 
+use std::time::Duration;
+
 use super::app::Life;
 use super::client::{Client, End};
 use super::net::{Facts, Net, ServerEnd};
 use super::plan::Plan;
+use crate::words::config::Idle;
 use crate::words::reason::{Cause, CloseReason};
 
 /// What is wrong with the story of one client; `None` if nothing is.
@@ -31,8 +34,11 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
     let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
     let told = format!("{reason}, {life:?}, {facts:?}");
     claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;
+    let timed = matches!(reason.cause(), Cause::FrameTimeout | Cause::FirstFrameTimeout);
+    let whole = client.frames_within(facts.read_bytes);
+    claim(!timed || whole == life.frames as usize, &format!("{whole} frames were whole: {told}"))?;
     // With handlers that take their time, all threads may be in one.
-    let late = facts.overlooked > plan.limits.write_stall / 2 && plan.faults.stall.is_off();
+    let late = facts.overlooked > plan.write_stall() / 2 && plan.faults.stall.is_off();
     claim(!late, &format!("room was there for {:?}: {told}", facts.overlooked))?;
     judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))
 }
@@ -49,6 +55,11 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::HandlerFailed(_) => life.failed,
         Cause::HandlerPanicked => life.panicked,
         Cause::WriteStalled => is_fair_stall(plan, facts),
+        Cause::FirstFrameTimeout => {
+            is_fair_wait(plan, life, facts, plan.limits.timeouts.first_frame) && life.frames == 0
+        }
+        Cause::FrameTimeout => is_fair_wait(plan, life, facts, plan.limits.timeouts.frame),
+        Cause::IdleTimeout => is_fair_silence(plan, facts),
         Cause::Overflow => life.overflowed || life.pushes > 0,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
@@ -63,9 +74,33 @@ fn is_fair_stall(plan: &Plan, facts: &Facts) -> bool {
     let missed = facts.room_since.map(|since| closed.since(since));
     // With handlers that take their time, all threads may be in one.
     let attentive = plan.faults.stall.is_off();
-    let overlooked = missed.is_some_and(|missed| attentive && missed > plan.limits.write_stall / 2);
-    waited >= plan.limits.write_stall && !overlooked
+    let overlooked = missed.is_some_and(|missed| attentive && missed > plan.write_stall() / 2);
+    waited >= plan.write_stall() && !overlooked
 }
+
+/// A frame was awaited for as long as it may take, and input that had come was looked at.
+fn is_fair_wait(plan: &Plan, life: &Life, facts: &Facts, allowed: Option<Duration>) -> bool {
+    let (Some(accepted), Some(closed)) = (facts.accepted_at, facts.closed_at) else { return false };
+    let begun = accepted.max(life.handled_at);
+    // While handlers take their time, or the system does, nobody may read.
+    let slack = if plan.faults.are_instant() { UNREAD_MAX } else { plan.faults.delay * 8 };
+    let unread = facts.unread_since.map(|since| closed.since(since));
+    let unheard = unread.is_some_and(|unread| unread > slack.max(UNREAD_MAX));
+    allowed.is_some_and(|allowed| closed.since(begun) >= allowed) && !unheard
+}
+
+/// The client was silent for that long.
+fn is_fair_silence(plan: &Plan, facts: &Facts) -> bool {
+    let Idle::After(idle) = plan.limits.timeouts.idle else { return false };
+    let last = facts.closed_at.map_or(Duration::ZERO, |at| at.since(facts.heard_at));
+    // The turn in which it was heard may have begun earlier, by eight calls of handlers.
+    let instant = plan.faults.are_instant();
+    let turn = if instant { Duration::from_millis(1) } else { plan.faults.delay * 16 };
+    facts.silence.max(last) + turn >= idle
+}
+
+/// How long input may wait unread when a connection ends for want of it: the rest of a turn.
+const UNREAD_MAX: Duration = Duration::from_millis(10);
 
 /// What was promised was delivered.
 fn judge_delivery(

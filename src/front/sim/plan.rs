@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::random::{Odds, Random};
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Placement};
+use crate::words::config::{Idle, Limits, Placement, Timeouts};
 
 /// What is to be simulated.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) short_read_drains: bool,
     pub(super) faults: Faults,
     pub(super) ending: Ending,
+    /// Over what time a drain asks.
+    pub(super) spread: Duration,
     /// What the clock says at the beginning.
     pub(super) epoch: Time,
     /// How long there are faults.
@@ -96,12 +98,26 @@ pub(super) struct Faults {
     pub(super) suspend: Odds,
     /// The longest stall or pause.
     pub(super) delay: Duration,
+    /// The longest that news of input is kept back.
+    pub(super) hold: Duration,
+}
+
+impl Faults {
+    /// Whether no thread and no handler ever takes its time.
+    pub(super) fn are_instant(&self) -> bool {
+        self.stall.is_off() && self.pause.is_off()
+    }
 }
 
 const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Plan {
+    /// How long output waits at most.
+    pub(super) fn write_stall(&self) -> Duration {
+        self.limits.timeouts.write_stall.unwrap_or(Duration::MAX)
+    }
+
     /// What `random` will have it.
     pub(super) fn draw(random: &mut Random) -> Plan {
         let short_read_drains = random.one_in(3);
@@ -124,6 +140,7 @@ impl Plan {
                 1 | 2 => Ending::Drain,
                 _ => Ending::Quiet,
             },
+            spread: MILLI * u32::try_from(random.size(0, 3) * random.size(0, 60)).unwrap_or(0),
             epoch: epoch(random),
             storm: MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1),
             step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
@@ -167,11 +184,26 @@ fn limits(random: &mut Random) -> Limits {
     limits.send_high_bytes = random.magnitude(64, 16 << 10);
     limits.send_low_bytes = random.size(0, limits.send_high_bytes);
     limits.send_max_bytes = limits.send_high_bytes + random.magnitude(1 << 10, 256 << 10);
-    limits.write_stall = MILLI * u32::try_from(random.size(100, 600)).unwrap_or(1);
-    limits.linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
+    let stall = MILLI * u32::try_from(random.size(100, 600)).unwrap_or(1);
+    limits.timeouts.write_stall = Some(stall);
+    let linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
+    limits.timeouts.linger = Some(linger);
+    if random.one_in(2) {
+        hurry(random, &mut limits.timeouts);
+    }
     limits.linger_bytes = random.magnitude(64, 64 << 10);
     limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
     limits
+}
+
+/// Times that come to an end while clients dawdle.
+fn hurry(random: &mut Random, timeouts: &mut Timeouts) {
+    let mut time = || MILLI * u32::try_from(random.magnitude(20, 800)).unwrap_or(1);
+    timeouts.first_frame = Some(time());
+    timeouts.frame = Some(time());
+    timeouts.idle = Idle::After(time());
+    timeouts.frame_rate_min = if random.one_in(2) { 0 } else { 10_000 };
+    timeouts.idle_counts_sent = random.one_in(2);
 }
 
 fn faults(random: &mut Random) -> Faults {
@@ -198,5 +230,6 @@ fn faults(random: &mut Random) -> Faults {
         handle: odds(60),
         suspend: odds(2),
         delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
+        hold: MICRO * u32::try_from(random.size(200, 400_000)).unwrap_or(1),
     }
 }

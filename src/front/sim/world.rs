@@ -20,7 +20,7 @@ use crate::engine::desk::{Common, Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
 use crate::words::clock::Time;
-use crate::words::config::Placement;
+use crate::words::config::{Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
@@ -122,7 +122,8 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let common = Arc::new(Common::new(plan.limits.clone(), plan.placement));
+    let listening = vec![Listening::of(&plan.limits); plan.listeners].into();
+    let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
     let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
     let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
@@ -163,7 +164,8 @@ fn build<const DRAINS: bool>(
 ) -> (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>) {
     let desk = |poll| {
         let (wake, clock) = (SimWake { net: Arc::clone(net), poll }, Arc::clone(net));
-        Arc::new(Desk::new(Box::new(wake), move || lock(&clock).now))
+        let listening = Arc::clone(&common.listening);
+        Arc::new(Desk::new(Box::new(wake), move || lock(&clock).now, listening))
     };
     let desks: Vec<_> = (0..plan.sched.reactors).map(desk).collect();
     common.set_desks(desks.clone());
@@ -371,7 +373,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                 lock(self.net).stopping = true;
                 self.order(&Order::Stop, "stop");
             } else {
-                self.order(&Order::Drain, "drain");
+                self.order(&Order::Drain(self.plan.spread), "drain");
             }
         } else if self.phase == Phase::Storm {
             self.phase = Phase::Calm;
@@ -391,7 +393,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             if self.plan.ending != Ending::Quiet || left {
                 self.phase = Phase::Ending;
                 if self.plan.ending == Ending::Quiet {
-                    self.order(&Order::Drain, "drain");
+                    self.order(&Order::Drain(self.plan.spread), "drain");
                 }
             }
         }

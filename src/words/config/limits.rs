@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{check, check_time};
+use super::{Overflow, Timeouts, check, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -17,12 +17,12 @@ use crate::words::error::Error;
 ///
 /// let builder = Server::builder().limits(|limits| {
 ///     limits.send_max_bytes = 1 << 20;
-///     limits.write_stall = Duration::from_secs(30);
+///     limits.timeouts.write_stall = Some(Duration::from_secs(30));
 /// });
 /// builder.start()?.stop();
 ///
-/// let refused = Server::builder().limits(|limits| limits.linger = Duration::ZERO).start();
-/// assert!(matches!(refused, Err(Error::Config { field: "linger", .. })));
+/// let refused = Server::builder().limits(|limits| limits.connections_max = 0).start();
+/// assert!(matches!(refused, Err(Error::Config { field: "connections_max", .. })));
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,25 +52,36 @@ pub struct Limits {
     /// Queued output at which reading goes on. Default: 131,072. Range: 0 to `send_high_bytes`.
     pub send_low_bytes: usize,
     /// The most output that may be queued for one connection, sends from other threads included.
-    /// Beyond it a handler's send ends the connection and a handle's `try_send` says no.
+    /// Beyond it `overflow` says what a handler's send does, and a handle's `try_send` says no.
     /// Default: 16 MiB. Range: 1 to 2⁴⁰.
     pub send_max_bytes: usize,
-    /// How long output may wait without a single byte of progress before the connection is reset.
-    /// Default: 10 s. Range: 1 ms to 1 day.
-    pub write_stall: Duration,
-    /// How long a closed connection waits for the peer to finish too, so that the last output is
-    /// not destroyed by a reset. Default: 2 s. Range: 1 ms to 1 day.
-    pub linger: Duration,
+    /// What happens to a message that would take the queue beyond that. Default:
+    /// [`Overflow::Close`].
+    pub overflow: Overflow,
+    /// How long one connection may take over each part of its life; see there.
+    pub timeouts: Timeouts,
     /// How many bytes of input are read and thrown away while lingering; a peer that sends more is
     /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
     /// for `send_max_bytes`).
     pub linger_bytes: usize,
+    /// Closed connections that wait for their peer to finish at the same time, in all; of more, the
+    /// one that has waited longest is reset. Default: a sixteenth of `connections_max` as it is by
+    /// default, at least 64. Range: 1 to 2³¹.
+    pub lingering_max: usize,
+    /// How long a frame may wait for its handler, from when its connection was ready or last had
+    /// its turn. What waits longer is shed: [`on_shed`](crate::Handler::on_shed) gets it instead,
+    /// which is to be quick, so that a server that is offered more than it can handle goes on to
+    /// answer as much as it can, and in time. Costs a look at the clock for each frame. Default:
+    /// `None`, whatever comes is handled. Range: 1 ms to 7 days.
+    pub queue_wait_max: Option<Duration>,
+    /// Timers that a protocol may have set on one connection at a time. Default: 64. Range: 0 to
+    /// 65,536.
+    pub timers_max: usize,
     /// How long accepting pauses when the system is out of descriptors or buffers; it goes on
     /// earlier when a connection closes. Default: 50 ms. Range: 1 ms to 10 s.
     pub accept_retry: Duration,
 }
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MS: Duration = Duration::from_millis(1);
 /// The largest byte count a setting takes: 2⁴⁰ where `usize` holds it.
 const BYTES_MAX: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
@@ -95,9 +106,12 @@ impl Limits {
             send_high_bytes: 256 << 10,
             send_low_bytes: 128 << 10,
             send_max_bytes: 16 << 20,
-            write_stall: Duration::from_secs(10),
-            linger: Duration::from_secs(2),
+            overflow: Overflow::default(),
+            timeouts: Timeouts::default(),
             linger_bytes: 1 << 20,
+            lingering_max: (connections_max / 16).max(64),
+            queue_wait_max: None,
+            timers_max: 64,
             accept_retry: Duration::from_millis(50),
         }
     }
@@ -113,9 +127,13 @@ impl Limits {
         check("send_max_bytes", self.send_max_bytes, 1..=BYTES_MAX)?;
         check("send_high_bytes", self.send_high_bytes, 1..=self.send_max_bytes)?;
         check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
-        check_time("write_stall", self.write_stall, MS..=DAY)?;
-        check_time("linger", self.linger, MS..=DAY)?;
+        self.timeouts.check()?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
+        check("lingering_max", self.lingering_max, 1..=1 << 31)?;
+        if let Some(wait) = self.queue_wait_max {
+            check_time("queue_wait_max", wait, super::timeouts::ALLOWED)?;
+        }
+        check("timers_max", self.timers_max, 0..=65_536)?;
         check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
     }
 }
@@ -145,11 +163,18 @@ mod tests {
         assert!(refused(|l| l.send_max_bytes = 0).contains("`send_max_bytes`"));
         assert!(refused(|l| l.send_high_bytes = usize::MAX).contains("`send_high_bytes`"));
         assert!(refused(|l| l.send_low_bytes = usize::MAX).contains("`send_low_bytes`"));
-        assert!(refused(|l| l.write_stall = Duration::ZERO).contains("1ms to 86400s"));
-        assert!(refused(|l| l.linger = Duration::MAX).contains("`linger`"));
+        let zero = Some(Duration::ZERO);
+        assert!(refused(|l| l.timeouts.first_frame = zero).contains("`first_frame`"));
+        assert!(refused(|l| l.timeouts.frame = zero).contains("`frame`"));
+        assert!(refused(|l| l.timeouts.write_stall = zero).contains("1ms to 604800s"));
+        assert!(refused(|l| l.timeouts.linger = Some(Duration::MAX)).contains("`linger`"));
         if BYTES_MAX < usize::MAX {
             assert!(refused(|l| l.linger_bytes = usize::MAX).contains("`linger_bytes`"));
         }
+        assert!(refused(|l| l.lingering_max = 0).contains("`lingering_max`"));
+        let zero = Some(Duration::ZERO);
+        assert!(refused(|l| l.queue_wait_max = zero).contains("`queue_wait_max`"));
+        assert!(refused(|l| l.timers_max = 65_537).contains("`timers_max`"));
         assert!(refused(|l| l.accept_retry = Duration::ZERO).contains("`accept_retry`"));
     }
 
