@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::codec::Codec;
+use super::codec::{Codec, Parts};
 use super::framed::Framed;
 use super::handle::{Gate, Handle, Office};
 use super::handler::Handler;
@@ -220,11 +220,26 @@ impl Hand {
 /// A codec with all forgotten but what it encodes.
 pub(crate) trait Encode<M> {
     fn encode(&mut self, message: M, outbox: &mut Outbox) -> Result<(), BoxError>;
+
+    /// As [`Codec::encode_parts`]: `None` if it takes whole messages only.
+    fn encode_parts(
+        &mut self,
+        parts: Parts<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Result<(), BoxError>>;
 }
 
 impl<C: Codec> Encode<C::Message> for C {
     fn encode(&mut self, message: C::Message, outbox: &mut Outbox) -> Result<(), BoxError> {
         Codec::encode(self, message, outbox).map_err(Into::into)
+    }
+
+    fn encode_parts(
+        &mut self,
+        parts: Parts<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Result<(), BoxError>> {
+        Codec::encode_parts(self, parts, outbox).map(|encoded| encoded.map_err(Into::into))
     }
 }
 
@@ -281,12 +296,20 @@ impl<'a, M> Context<'a, M> {
     /// than `send_max_bytes` would be queued: the connection is reset then; [`SendError::Full`] if
     /// [`Overflow::DropNewest`] says that it is not, and the message is dropped.
     pub fn send(&mut self, message: impl Into<M>) -> Result<(), SendError> {
+        self.send_with(|encoder, outbox| encoder.encode(message.into(), outbox))
+    }
+
+    /// Queues what `encode` appends, if output may still be queued.
+    #[inline]
+    pub(crate) fn send_with(
+        &mut self,
+        encode: impl FnOnce(&mut dyn Encode<M>, &mut Outbox) -> Result<(), BoxError>,
+    ) -> Result<(), SendError> {
         if !self.hand.is_open() {
             return Err(SendError::Closing);
         }
         let before = self.hand.outbox.len_bytes();
-        let encoded = self.encoder.encode(message.into(), &mut self.hand.outbox);
-        encoded.map_err(SendError::Refused)?;
+        encode(self.encoder, &mut self.hand.outbox).map_err(SendError::Refused)?;
         self.hand.check_overflow(before)
     }
 
@@ -404,6 +427,7 @@ impl<'a, M> Context<'a, M> {
     /// use std::io::{Read, Write};
     /// use std::net::{Shutdown, TcpStream};
     /// use bytes::BytesMut;
+    /// use switchboard::codec::Fixed;
     /// use switchboard::{Context, Handler, LengthPrefixed, Outcome, Raw, Server, handler_fn};
     ///
     /// /// Reads one byte that names the version, and speaks that.
@@ -421,9 +445,8 @@ impl<'a, M> Context<'a, M> {
     /// }
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # use switchboard::codec::Fixed;
     /// let server =
-    ///     Server::builder().listen("127.0.0.1:0", Fixed::new(1), |_peer| Version).start()?;
+    ///     Server::builder().listen("127.0.0.1:0", Fixed::new(1)?, |_peer| Version).start()?;
     /// let mut client = TcpStream::connect(server.local_addr())?;
     /// client.write_all(b"\x02\x00\x05hello")?;
     /// client.shutdown(Shutdown::Write)?;

@@ -3,6 +3,7 @@
 pub(crate) mod codec;
 pub(crate) mod conn;
 pub(crate) mod context;
+mod context_bytes;
 mod framed;
 pub(crate) mod handle;
 pub(crate) mod handler;
