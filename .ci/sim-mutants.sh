@@ -6,6 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 bugs="closed_twice
 deadline_of_turn
+dial_never_late
 door_unheeded
 exhausted_forgotten
 farewell_unheeded
@@ -16,10 +17,12 @@ output_overtakes
 overtaken_dropped
 permit_kept
 release_untold
+requests_forgotten
 requeue_forgotten
 room_forgotten
 short_read_drains
 timer_early
+trial_permit_kept
 urgent_ignored"
 [ $# -eq 0 ] || bugs="$*"
 missed=""

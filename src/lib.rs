@@ -85,6 +85,13 @@ pub use {
     },
 };
 
+/// Connections that the program opens itself: see [`Control::connect`](control::Control::connect).
+#[cfg(not(loom))]
+pub mod client {
+    pub use crate::core::dial::{Attempt, ConnectCause, ConnectError};
+    pub use crate::edge::connector::{ConnectOptions, Connecting, Target};
+}
+
 /// What an own [`Codec`] needs, and what the ready-made ones answer.
 #[cfg(not(loom))]
 pub mod codec {
@@ -108,6 +115,7 @@ pub mod config {
 #[cfg(not(loom))]
 pub mod control {
     pub use crate::engine::counters::ReactorSnapshot;
+    pub use crate::engine::spawn::SpawnError;
     pub use crate::front::server::{Control, Report, Snapshot};
 }
 

@@ -85,7 +85,7 @@ impl Parcel {
 }
 
 /// Drops what a panic or a message carried; its drop is user code too, and may panic in turn.
-pub(super) fn discard(mut payload: Box<dyn Any + Send>) {
+pub(crate) fn discard(mut payload: Box<dyn Any + Send>) {
     // A message whose drop panics leaves the payload of that panic, which is dropped in turn.
     for _ in 0..DROPS_MAX {
         match catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -3,6 +3,7 @@
 pub(crate) mod codec;
 pub(crate) mod conn;
 pub(crate) mod context;
+pub(crate) mod dial;
 pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod job;

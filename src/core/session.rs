@@ -10,6 +10,7 @@ use super::context::{Context, Hand};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
+use crate::words::sync::{Mutex, lock};
 
 /// The user's half of a connection.
 pub(crate) trait Session: Send {
@@ -86,6 +87,28 @@ where
 {
     fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
         Box::new(Framed { codec: self.codec.clone(), handler: (self.handler)(peer) })
+    }
+}
+
+/// A factory for one session.
+pub(crate) struct Once<C, N>(Mutex<Option<(C, N)>>);
+
+impl<C, N> Once<C, N> {
+    pub(crate) fn new(codec: C, handler: N) -> Self {
+        Once(Mutex::new(Some((codec, handler))))
+    }
+}
+
+impl<C, N, H> Factory for Once<C, N>
+where
+    C: Codec,
+    N: FnOnce(SocketAddr) -> H + Send,
+    H: Handler<C::Frame, C::Message>,
+{
+    fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
+        let parts = lock(&self.0).take();
+        let (codec, handler) = parts.expect("a connection that was asked for is opened once");
+        Box::new(Framed { codec, handler: handler(peer) })
     }
 }
 

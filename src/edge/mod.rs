@@ -1,3 +1,4 @@
-//! Room 6, edge: what brings connections in.
+//! Room 6, edge: what brings connections in, and what makes them.
 
+pub(crate) mod connector;
 pub(crate) mod listener;

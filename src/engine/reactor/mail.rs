@@ -21,9 +21,9 @@ impl<K: Kernel> Reactor<K> {
         for letter in letters.drain(..) {
             match letter {
                 Letter::Done { done, overtaken } => {
-                    let id = done.job.hand.id;
+                    let (id, kind) = (done.job.hand.id, done.kind);
                     self.take_back(done);
-                    if overtaken {
+                    if overtaken && kind.has_connection() {
                         self.learn_overtaken(id);
                     }
                 }
@@ -34,6 +34,7 @@ impl<K: Kernel> Reactor<K> {
                     self.doors.iter_mut().for_each(|door| door.handle_release(freed));
                 }
                 Letter::Order(order) => self.follow(&order),
+                Letter::Asked => self.take_requests(),
             }
         }
         self.letters = letters;
@@ -68,7 +69,10 @@ impl<K: Kernel> Reactor<K> {
             Order::Resume => self.doors.iter_mut().for_each(super::Door::resume),
             Order::Drain => self.drain(),
             Order::Stop => self.stop(),
-            Order::Abandon => self.course = Course::Abandon,
+            Order::Abandon => {
+                self.course = Course::Abandon;
+                self.give_up_dials();
+            }
             Order::Snapshot(reply) => {
                 // The asker may have given up waiting.
                 let _gone = reply.send(self.snapshot()).is_err();
@@ -81,12 +85,14 @@ impl<K: Kernel> Reactor<K> {
             return;
         }
         self.course = Course::Drain;
+        self.give_up_dials();
         self.doors.iter_mut().for_each(super::Door::close_when_empty);
         self.with_each(Connection::handle_drain);
     }
 
     pub(super) fn stop(&mut self) {
         self.course = Course::Stop;
+        self.give_up_dials();
         self.close_doors();
         self.with_each(|conn| conn.die(Cause::ServerStopped));
     }

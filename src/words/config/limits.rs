@@ -68,6 +68,9 @@ pub struct Limits {
     /// How long accepting pauses when the system is out of descriptors or buffers; it goes on
     /// earlier when a connection closes. Default: 50 ms. Range: 1 ms to 10 s.
     pub accept_retry: Duration,
+    /// Free jobs that may wait for a thread of the pool, see
+    /// [`Control::spawn`](crate::control::Control::spawn). Default: 1,024. Range: 1 to 2²⁰.
+    pub jobs_max: usize,
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -99,6 +102,7 @@ impl Limits {
             linger: Duration::from_secs(2),
             linger_bytes: 1 << 20,
             accept_retry: Duration::from_millis(50),
+            jobs_max: 1_024,
         }
     }
 
@@ -116,7 +120,8 @@ impl Limits {
         check_time("write_stall", self.write_stall, MS..=DAY)?;
         check_time("linger", self.linger, MS..=DAY)?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
-        check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
+        check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))?;
+        check("jobs_max", self.jobs_max, 1..=1 << 20)
     }
 }
 
@@ -151,6 +156,7 @@ mod tests {
             assert!(refused(|l| l.linger_bytes = usize::MAX).contains("`linger_bytes`"));
         }
         assert!(refused(|l| l.accept_retry = Duration::ZERO).contains("`accept_retry`"));
+        assert!(refused(|l| l.jobs_max = 0).contains("`jobs_max`"));
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! Connections that the program opens itself, and free jobs: the calls for both.
+
+use std::net::SocketAddr;
+
+use super::server::{Control, Server};
+use crate::core::codec::Codec;
+use crate::core::handler::Handler;
+use crate::core::session::Once;
+use crate::edge::connector::{ConnectOptions, Connecting, Target};
+use crate::engine::spawn::SpawnError;
+use crate::words::sync::Arc;
+
+impl Control {
+    /// Opens a connection to `target`, with the default [`ConnectOptions`]: one like every other,
+    /// with a codec and a handler, under the same limits. The handler is made by `handler` for the
+    /// address that has answered, once, and where handlers run; a panic in it ends the connection.
+    ///
+    /// Never blocks and may be called from any thread, handlers included; a name is looked up by a
+    /// thread of the pool. Every request has an answer: see [`Connecting`]. It counts against
+    /// [`connections_max`](crate::Limits::connections_max) from the beginning, with one for each
+    /// address that is tried at the same time. A server that drains or stops makes no connections:
+    /// those that are being made then are given up.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+    /// let server = Server::builder().listen("127.0.0.1:0", Raw::new(), echo).start()?;
+    ///
+    /// let (sender, replies) = mpsc::channel();
+    /// let listen = move |_peer| handler_fn(move |_, bytes| sender.send(bytes));
+    /// let handle = server.connect(server.local_addr(), Raw::new(), listen).wait()?;
+    /// handle.try_send("hello")?;
+    /// assert_eq!(&replies.recv()?[..], b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect<C, H>(
+        &self,
+        target: impl Into<Target>,
+        codec: C,
+        handler: impl FnOnce(SocketAddr) -> H + Send + 'static,
+    ) -> Connecting<C::Message>
+    where
+        C: Codec,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.connect_with(&ConnectOptions::new(), target, codec, handler)
+    }
+
+    /// The same with options.
+    pub fn connect_with<C, H>(
+        &self,
+        options: &ConnectOptions,
+        target: impl Into<Target>,
+        codec: C,
+        handler: impl FnOnce(SocketAddr) -> H + Send + 'static,
+    ) -> Connecting<C::Message>
+    where
+        C: Codec,
+        H: Handler<C::Frame, C::Message>,
+    {
+        let factory = Arc::new(Once::new(codec, handler));
+        self.dialer.connect(options, target.into(), factory)
+    }
+
+    /// Has `job` run by a thread of the pool, however busy the reactors are: for work that belongs
+    /// to no connection, as blocking calls and lookups do. It counts as a slow handler does; where
+    /// there are no workers a reactor runs it. A panic in it is counted and harms nobody.
+    ///
+    /// When the server ends, those that have begun are waited for like handlers, those that have
+    /// not are dropped.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use switchboard::Server;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::builder().start()?;
+    /// let (sender, results) = mpsc::channel();
+    /// server.control().spawn(move || _ = sender.send(6 * 7))?;
+    /// assert_eq!(results.recv()?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SpawnError::Full`] if [`jobs_max`](crate::Limits::jobs_max) jobs wait already,
+    /// [`SpawnError::Stopping`] if the server ends. The job is dropped.
+    pub fn spawn(&self, job: impl FnOnce() + Send + 'static) -> Result<(), SpawnError> {
+        self.dialer.spawner().spawn(job)
+    }
+}
+
+impl Server {
+    /// See [`Control::connect`].
+    pub fn connect<C, H>(
+        &self,
+        target: impl Into<Target>,
+        codec: C,
+        handler: impl FnOnce(SocketAddr) -> H + Send + 'static,
+    ) -> Connecting<C::Message>
+    where
+        C: Codec,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.control_ref().connect(target, codec, handler)
+    }
+}
