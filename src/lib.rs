@@ -89,7 +89,9 @@ pub use {
 #[cfg(not(loom))]
 pub mod client {
     pub use crate::core::dial::{Attempt, ConnectCause, ConnectError};
+    pub use crate::edge::backoff::Backoff;
     pub use crate::edge::connector::{ConnectOptions, Connecting, Target};
+    pub use crate::edge::reconnect::{Reconnect, ReconnectEvent, ReconnectOptions, ReconnectState};
 }
 
 /// What an own [`Codec`] needs, and what the ready-made ones answer.

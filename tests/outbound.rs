@@ -10,7 +10,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use common::{Gate, PATIENCE, builder, hush, wait_for, wait_until};
 use socket2::{Domain, Socket, Type};
-use switchboard::client::{ConnectCause, ConnectError, ConnectOptions, Connecting};
+use switchboard::client::{
+    Backoff, ConnectCause, ConnectError, ConnectOptions, Connecting, ReconnectEvent,
+    ReconnectOptions, ReconnectState,
+};
 use switchboard::config::Scheduling;
 use switchboard::control::{Control, SpawnError};
 use switchboard::{Context, Handle, Handler, Outcome, Raw, Server, handler_fn};
@@ -402,5 +405,108 @@ fn without_workers_a_reactor_runs_free_jobs() {
     assert_eq!(done.recv_timeout(PATIENCE), Ok(()));
     let error = refusal(server.connect("localhost:1", Raw::new(), nobody));
     assert!(matches!(error.cause(), ConnectCause::Failed | ConnectCause::Resolve(_)), "{error}");
+    server.stop();
+}
+
+/// Options whose every event arrives as a word.
+fn told(backoff: Backoff) -> (ReconnectOptions, Receiver<&'static str>) {
+    let (sender, events) = channel();
+    let options = ReconnectOptions::new().backoff(backoff).watch(move |event| {
+        let word = match event {
+            ReconnectEvent::Connecting(_) => "connecting",
+            ReconnectEvent::Connected => "connected",
+            ReconnectEvent::Failed(_) => "failed",
+            ReconnectEvent::Closed(_) => "closed",
+            ReconnectEvent::Waiting(_) => "waiting",
+            ReconnectEvent::Stopped => "stopped",
+            _ => "unknown",
+        };
+        // A test that is over does not listen any more.
+        let _ = sender.send(word);
+    });
+    (options, events)
+}
+
+#[track_caller]
+fn next(events: &Receiver<&'static str>) -> &'static str {
+    events.recv_timeout(PATIENCE).expect("one more event")
+}
+
+fn quick() -> Backoff {
+    Backoff::new().base(Duration::from_millis(1)).max(Duration::from_millis(4))
+}
+
+#[test]
+fn a_connection_is_made_again_until_it_is_told_to_stop() {
+    let client = client();
+    let (listener, addr) = deaf_port();
+    let (options, events) = told(quick());
+    let control = client.control();
+    let connection = control.reconnect(options, addr, Raw::new(), |_| ear().0);
+    for _ in 0..3 {
+        let attempt = [next(&events), next(&events), next(&events)];
+        assert_eq!(attempt, ["connecting", "failed", "waiting"]);
+    }
+    listener.listen(16).expect("it listens from now on");
+    for _ in 0..3 {
+        wait_until("the server accepts", || next(&events) == "connected");
+        assert_eq!(connection.state(), ReconnectState::Connected);
+        assert!(connection.handle().expect("there is one").is_open());
+        // The server dies.
+        drop(listener.accept().expect("it waits"));
+        let rest = [next(&events), next(&events), next(&events)];
+        assert_eq!(rest, ["closed", "waiting", "connecting"]);
+    }
+    wait_until("one last connection", || next(&events) == "connected");
+    connection.stop();
+    assert_eq!(next(&events), "stopped");
+    assert_eq!(
+        (connection.state(), connection.handle().is_none()),
+        (ReconnectState::Stopped, true)
+    );
+    drop(listener.accept().expect("it waits"));
+    assert_eq!(next(&events), "closed");
+    let snapshot = wait_for("nothing is left", &client, |snapshot| snapshot.admitted == 0);
+    assert_eq!((common::sum(&snapshot, |reactor| reactor.dialed), snapshot.connecting()), (4, 0));
+    assert_eq!(client.stop().unserved, 0);
+    assert!(events.try_recv().is_err(), "nothing happens after the stop");
+}
+
+#[test]
+fn nothing_is_made_again_once_the_server_drains() {
+    let (server, client) = (echo_server(), client());
+    let (options, events) = told(quick());
+    let addr = server.local_addr();
+    let connection = client.control().reconnect(options, addr, Raw::new(), |_| ear().0);
+    let (options, waiting) = told(Backoff::new().base(PATIENCE * 100).max(PATIENCE * 100));
+    let (_deaf, deaf) = deaf_port();
+    let other = client.control().reconnect(options, deaf, Raw::new(), |_| ear().0);
+    wait_until("it is open", || next(&events) == "connected");
+    wait_until("the other one waits", || next(&waiting) == "waiting");
+    let report = client.drain(PATIENCE);
+    assert_eq!((report.closed_by("drained"), report.stuck, report.unserved), (1, 0, 0));
+    wait_until("it has stopped", || next(&events) == "stopped");
+    wait_until("the other one has stopped too", || next(&waiting) == "stopped");
+    assert_eq!(connection.state(), ReconnectState::Stopped);
+    assert_eq!(other.state(), ReconnectState::Stopped);
+    server.stop();
+}
+
+#[test]
+fn a_handler_that_cannot_be_made_is_tried_again_too() {
+    hush();
+    let (server, client) = (echo_server(), client());
+    let (options, events) = told(quick());
+    let addr = server.local_addr();
+    let panics = |_| -> Ear { panic!("{}", common::PLANTED) };
+    let connection = client.control().reconnect(options, addr, Raw::new(), panics);
+    let mut count = 0;
+    wait_until("it has ended a few times", || {
+        count += usize::from(next(&events) == "closed");
+        count == 3
+    });
+    drop(connection);
+    wait_until("it has stopped", || next(&events) == "stopped");
+    client.stop();
     server.stop();
 }

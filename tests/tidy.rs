@@ -47,6 +47,8 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("engine", "reactor", "sched", "it is what the scheduler leases out"),
     ("engine", "spawn", "desk", "without a pool a reactor is asked"),
     ("engine", "spawn", "sched", "free jobs go through the slow lane"),
+    ("edge", "reconnect", "backoff", "how long to wait between attempts"),
+    ("edge", "reconnect", "connector", "each attempt is a connection that is asked for"),
     ("front", "builder", "server", "what is built"),
     ("front", "server", "builder", "where it begins"),
     ("front", "client", "server", "its calls on a server at work"),

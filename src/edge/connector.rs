@@ -16,6 +16,7 @@ use crate::engine::desk::{Common, DialTimes};
 use crate::engine::request::{Answer, Answered, Ticket};
 use crate::engine::spawn::{SpawnError, Spawner};
 use crate::sys::MioKernel;
+use crate::words::clock::Time;
 use crate::words::config::check_time;
 use crate::words::sync::{Arc, Mutex, lock};
 
@@ -125,6 +126,18 @@ impl Dialer {
         &self.spawner
     }
 
+    /// The present moment.
+    pub(crate) fn now(&self) -> Time {
+        self.common.desks()[0].now()
+    }
+
+    /// Calls `call` where handlers run, once so much time has passed; at once if the server comes
+    /// to its end, on this thread if it already has.
+    pub(crate) fn later(&self, after: Duration, call: impl FnOnce() + Send + 'static) {
+        let refused = self.common.later(after, Call::new(call));
+        let _panicked = refused.is_some_and(Call::run);
+    }
+
     /// Asks for a connection.
     pub(crate) fn connect<M>(
         &self,
@@ -186,8 +199,8 @@ impl<M: Send + 'static> Connecting<M> {
     /// # Errors
     /// Why there is no connection. One that is asked for always has an answer, also if the server
     /// drains or stops meanwhile.
+    #[expect(clippy::missing_panics_doc, reason = "an invariant: the ticket is ours alone")]
     pub fn wait(self) -> Result<Handle<M>, ConnectError> {
-        // The ticket is ours alone, and this consumes it.
         let answered = self.ticket.wait().expect("an answer is taken once");
         answered.map(Handle::new)
     }

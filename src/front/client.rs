@@ -7,6 +7,7 @@ use crate::core::codec::Codec;
 use crate::core::handler::Handler;
 use crate::core::session::Once;
 use crate::edge::connector::{ConnectOptions, Connecting, Target};
+use crate::edge::reconnect::{Reconnect, ReconnectOptions};
 use crate::engine::spawn::SpawnError;
 use crate::words::sync::Arc;
 
@@ -64,6 +65,40 @@ impl Control {
     {
         let factory = Arc::new(Once::new(codec, handler));
         self.dialer.connect(options, target.into(), factory)
+    }
+
+    /// Opens a connection to `target`, and opens it again whenever it ends or cannot be opened: see
+    /// [`Reconnect`]. Each gets a clone of `codec` and a handler of its own; a name is looked up
+    /// again for each.
+    ///
+    /// ```
+    /// use switchboard::client::ReconnectOptions;
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::builder().start()?;
+    /// let quiet = |_peer| handler_fn(|_cx, _bytes| Ok::<_, switchboard::Error>(()));
+    /// let options = ReconnectOptions::new().watch(|event| println!("{event:?}"));
+    /// let connection = server.control().reconnect(options, "127.0.0.1:9", Raw::new(), quiet);
+    /// if let Some(handle) = connection.handle() {
+    ///     handle.try_send("hello")?;
+    /// }
+    /// connection.stop();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reconnect<C, H>(
+        &self,
+        options: ReconnectOptions,
+        target: impl Into<Target>,
+        codec: C,
+        handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
+    ) -> Reconnect<C::Message>
+    where
+        C: Codec + Clone + Sync,
+        H: Handler<C::Frame, C::Message>,
+    {
+        Reconnect::start(self.dialer.clone(), options, target.into(), codec, handler)
     }
 
     /// Has `job` run by a thread of the pool, however busy the reactors are: for work that belongs

@@ -232,10 +232,10 @@ fn rearming<T>(stream: &TcpStream, mut call: impl FnMut() -> io::Result<T>) -> i
 
 /// A stream that is still being connected has no peer.
 fn again_if_not_connected(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::NotConnected => io::ErrorKind::WouldBlock.into(),
-        _ => error,
+    if error.kind() == io::ErrorKind::NotConnected {
+        return io::ErrorKind::WouldBlock.into();
     }
+    error
 }
 
 /// poll(2): once a stream has reported POLLHUP or POLLERR, mio forgets it; a call that would block
