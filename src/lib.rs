@@ -91,6 +91,7 @@ pub mod client {
     pub use crate::core::dial::{Attempt, ConnectCause, ConnectError};
     pub use crate::edge::backoff::Backoff;
     pub use crate::edge::connector::{ConnectOptions, Connecting, Target};
+    pub use crate::edge::idle_pool::{CheckoutError, IdlePool, PoolOptions, Pooled, RecvError};
     pub use crate::edge::reconnect::{Reconnect, ReconnectEvent, ReconnectOptions, ReconnectState};
 }
 

@@ -47,6 +47,7 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("engine", "reactor", "sched", "it is what the scheduler leases out"),
     ("engine", "spawn", "desk", "without a pool a reactor is asked"),
     ("engine", "spawn", "sched", "free jobs go through the slow lane"),
+    ("edge", "idle_pool", "connector", "its connections are asked for there"),
     ("edge", "reconnect", "backoff", "how long to wait between attempts"),
     ("edge", "reconnect", "connector", "each attempt is a connection that is asked for"),
     ("front", "builder", "server", "what is built"),

@@ -257,6 +257,11 @@ impl<M: Send + 'static> Handle<M> {
         self.gate.state.load(Ordering::Acquire) != ENDED
     }
 
+    /// Whether it had neither ended nor begun to end a moment ago.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.gate.state.load(Ordering::Acquire) == OPEN
+    }
+
     /// Output that waits for the connection, in bytes. A message that was sent through a handle and
     /// is not encoded yet counts 64 bytes more; one that is no [`Bytes`] counts as the size of its
     /// type until then.

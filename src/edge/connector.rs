@@ -138,6 +138,11 @@ impl Dialer {
         let _panicked = refused.is_some_and(Call::run);
     }
 
+    /// The same, but not once the server has come to its end.
+    pub(crate) fn later_unless_over(&self, after: Duration, call: impl FnOnce() + Send + 'static) {
+        drop(self.common.later(after, Call::new(call)));
+    }
+
     /// Asks for a connection.
     pub(crate) fn connect<M>(
         &self,
@@ -203,6 +208,17 @@ impl<M: Send + 'static> Connecting<M> {
     pub fn wait(self) -> Result<Handle<M>, ConnectError> {
         let answered = self.ticket.wait().expect("an answer is taken once");
         answered.map(Handle::new)
+    }
+
+    /// The same for `patience` at the longest; gives itself back if there is no answer by then.
+    pub(crate) fn wait_within(
+        self,
+        patience: Duration,
+    ) -> Result<Result<Handle<M>, ConnectError>, Self> {
+        match self.ticket.wait_within(patience) {
+            Some(answered) => Ok(answered.map(Handle::new)),
+            None => Err(self),
+        }
     }
 
     /// Whether there is an answer, so that [`wait`](Connecting::wait) does not block.

@@ -2,5 +2,6 @@
 
 pub(crate) mod backoff;
 pub(crate) mod connector;
+pub(crate) mod idle_pool;
 pub(crate) mod listener;
 pub(crate) mod reconnect;

@@ -122,6 +122,20 @@ impl Ticket {
         }
     }
 
+    /// Waits for the answer for `patience` at the longest, and takes it.
+    pub(crate) fn wait_within(&self, patience: Duration) -> Option<Answered> {
+        let pending = |state: &mut State| !matches!(state, State::Told(_));
+        let waited = self.told.wait_timeout_while(lock(&self.state), patience, pending);
+        let (mut state, _) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Told(answered) => Some(answered),
+            other @ (State::Pending | State::Then(_) | State::Taken) => {
+                *state = other;
+                None
+            }
+        }
+    }
+
     /// Has `then` called with the answer; gives it back with the answer if that is there already.
     pub(crate) fn then<F>(&self, then: F) -> Option<(F, Answered)>
     where

@@ -7,8 +7,10 @@ use crate::core::codec::Codec;
 use crate::core::handler::Handler;
 use crate::core::session::Once;
 use crate::edge::connector::{ConnectOptions, Connecting, Target};
+use crate::edge::idle_pool::{IdlePool, PoolOptions};
 use crate::edge::reconnect::{Reconnect, ReconnectOptions};
 use crate::engine::spawn::SpawnError;
+use crate::words::error::Error;
 use crate::words::sync::Arc;
 
 impl Control {
@@ -99,6 +101,45 @@ impl Control {
         H: Handler<C::Frame, C::Message>,
     {
         Reconnect::start(self.dialer.clone(), options, target.into(), codec, handler)
+    }
+
+    /// A pool of connections to `target`, for threads that are no handlers: see [`IdlePool`]. Nothing
+    /// is connected before somebody asks for it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use switchboard::client::PoolOptions;
+    /// use switchboard::{LengthPrefixed, Server, handler_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+    /// let codec = LengthPrefixed::u32();
+    /// let server = Server::builder().listen("127.0.0.1:0", codec.clone(), echo).start()?;
+    ///
+    /// let pool = server.control().pool(PoolOptions::new(), server.local_addr(), codec)?;
+    /// let patience = Duration::from_secs(5);
+    /// for question in ["one", "two"] {
+    ///     let mut connection = pool.checkout(patience)?;
+    ///     connection.send(question)?;
+    ///     assert_eq!(connection.recv(patience)?, question);
+    /// }
+    /// assert_eq!(pool.counts(), (1, 1)); // idle, total: one was enough
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an option outside of its range.
+    pub fn pool<C>(
+        &self,
+        options: PoolOptions,
+        target: impl Into<Target>,
+        codec: C,
+    ) -> Result<IdlePool<C>, Error>
+    where
+        C: Codec<Frame: Send> + Clone + Sync,
+    {
+        IdlePool::new(self.dialer.clone(), options, target.into(), codec)
     }
 
     /// Has `job` run by a thread of the pool, however busy the reactors are: for work that belongs
