@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 bugs="cancelled_fires
 closed_twice
 deadline_of_turn
+dial_never_late
 door_unheeded
 exhausted_forgotten
 farewell_unheeded
@@ -19,6 +20,7 @@ overtaken_dropped
 pause_unheeded
 permit_kept
 release_untold
+requests_forgotten
 requeue_forgotten
 room_forgotten
 seen_unnoted
@@ -26,6 +28,7 @@ short_read_drains
 sooner_unsaid
 timer_early
 unserved_forgotten
+trial_permit_kept
 urgent_ignored"
 [ $# -eq 0 ] || bugs="$*"
 missed=""

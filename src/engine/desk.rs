@@ -2,15 +2,19 @@
 //! share.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
+use super::request::{Answer, Asked, Request};
+use crate::core::dial::ConnectCause;
 use crate::core::handle::{Command, Office, Post};
-use crate::core::job::Done;
+use crate::core::job::{Call, Done};
 use crate::core::limits::{Admission, Permit};
+use crate::core::session::Factory;
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
@@ -31,6 +35,8 @@ pub(crate) enum Letter<K: Kernel> {
     Retry(Freed),
     /// Something for the whole server.
     Order(Order),
+    /// Requests lie at the desk.
+    Asked,
 }
 
 /// What is free again.
@@ -70,6 +76,9 @@ pub(crate) struct Desk<K: Kernel> {
     /// A door of this reactor waits for a permit or a descriptor. SeqCst, with the admission's
     /// count: who waits says so and tries again, who releases counts down and then looks here.
     starved: AtomicBool,
+    /// What is asked of the reactor and was not taken yet; `None` once it takes no more. Not in the
+    /// mailbox, which a reactor that has ended never reads again.
+    requests: Mutex<Option<Vec<Request>>>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
 }
@@ -84,6 +93,7 @@ impl<K: Kernel> Desk<K> {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
             starved: AtomicBool::new(false),
+            requests: Mutex::new(Some(Vec::new())),
             clock: Box::new(clock),
             listening,
         }
@@ -92,6 +102,36 @@ impl<K: Kernel> Desk<K> {
     /// The present moment, for jobs whose time is taken.
     pub(crate) fn now(&self) -> Time {
         (self.clock)()
+    }
+
+    /// Asks for something; gives it back if the reactor takes no more requests.
+    pub(crate) fn ask(&self, request: Request) -> Result<(), Request> {
+        match &mut *lock(&self.requests) {
+            Some(requests) => requests.push(request),
+            None => return Err(request),
+        }
+        self.mailbox.post(Letter::Asked);
+        Ok(())
+    }
+
+    /// Takes what was asked.
+    pub(crate) fn take_requests(&self) -> Vec<Request> {
+        lock(&self.requests).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes what was asked, and no request from now on.
+    pub(crate) fn close_requests(&self) -> Vec<Request> {
+        if cfg!(switchboard_sim_mutant = "requests_forgotten") {
+            return Vec::new();
+        }
+        lock(&self.requests).take().unwrap_or_default()
+    }
+
+    /// Connections that are asked for and not begun, each of which has a permit.
+    pub(crate) fn asked_count(&self) -> usize {
+        let requests = lock(&self.requests);
+        let dials = requests.iter().flatten().filter(|r| matches!(r, Request::Dial(_)));
+        dials.count()
     }
 
     /// How many connections are placed here.
@@ -137,6 +177,15 @@ impl<K: Kernel> fmt::Debug for Desk<K> {
     }
 }
 
+/// How long a connection may take to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DialTimes {
+    /// All of it, once the addresses are known.
+    pub(crate) timeout: Duration,
+    /// Between one attempt and the next one beside it.
+    pub(crate) delay: Duration,
+}
+
 /// Why a server comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -150,7 +199,7 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Common<K: Kernel> {
     pub(crate) limits: Limits,
-    /// Those of each listener, by its number.
+    /// Those of each listener, by its number; the last ones are for connections that we open.
     pub(crate) listening: Arc<[Listening]>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
@@ -260,6 +309,63 @@ impl<K: Kernel> Common<K> {
                 if !cfg!(switchboard_sim_mutant = "release_untold") {
                     desk.mailbox.post(Letter::Retry(freed));
                 }
+            }
+        }
+    }
+
+    /// Asks for a connection. The answer comes in any case; the call that may come of it is user
+    /// code, for the caller to run.
+    pub(crate) fn dial(
+        &self,
+        addrs: Vec<SocketAddr>,
+        times: DialTimes,
+        factory: Arc<dyn Factory>,
+        answer: Answer,
+    ) -> Option<Call> {
+        if addrs.is_empty() {
+            return answer.fail(ConnectCause::NoAddress, Vec::new());
+        }
+        let Some(permit) = self.admission.try_admit() else {
+            return answer.fail(ConnectCause::Full, Vec::new());
+        };
+        let desk = &self.desks()[self.least_loaded(0)];
+        desk.place();
+        let DialTimes { timeout, delay } = times;
+        let asked = Asked { addrs, timeout, delay, factory, answer, permit };
+        let Err(request) = desk.ask(Request::Dial(asked)) else { return None };
+        desk.unplace();
+        self.refuse(request)
+    }
+
+    /// Has `call` made where handlers run, once so much time has passed, or earlier if the server
+    /// comes to its end. If it has, the call comes back, for the caller to run.
+    pub(crate) fn later(&self, after: Duration, call: Call) -> Option<Call> {
+        let desk = &self.desks()[self.least_loaded(0)];
+        let refused = desk.ask(Request::Later(desk.now() + after, call)).err();
+        refused.and_then(|request| self.refuse(request))
+    }
+
+    /// Answers a request that no reactor takes any more. The call that may come of it is user
+    /// code, for the caller to run.
+    pub(crate) fn refuse(&self, request: Request) -> Option<Call> {
+        match request {
+            Request::Dial(asked) => {
+                self.release(asked.permit);
+                asked.answer.fail(ConnectCause::Stopping, Vec::new())
+            }
+            Request::Later(_, call) => Some(call),
+        }
+    }
+
+    /// No reactor takes requests any more, and what lies at the desks is answered here: of those
+    /// that hang in a handler too.
+    pub(crate) fn close_requests(&self) {
+        for desk in self.desks() {
+            for request in desk.close_requests() {
+                if matches!(request, Request::Dial(_)) {
+                    desk.unplace();
+                }
+                let _panicked = self.refuse(request).is_some_and(Call::run);
             }
         }
     }

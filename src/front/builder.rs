@@ -234,6 +234,7 @@ impl Builder {
         }
         let clock = Clock::start();
         let listening = plans.iter_mut().map(|plan| plan.listening(&limits));
+        let listening = listening.chain([Ok(Listening::outbound(&limits))]);
         let listening = listening.collect::<Result<Arc<[_]>, _>>()?;
         let common = Arc::new(Common::new(limits, listening, placement));
         let kernels = (0..threads.reactors)

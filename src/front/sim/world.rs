@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::app::App;
 use super::client::Client;
+use super::dialer::Dialed;
 use super::judge::judge;
 use super::kernel::{SimKernel, SimListener, SimWake, id_of};
 use super::net::Net;
@@ -15,27 +16,35 @@ use super::trace::Note;
 use super::{Failure, Summary};
 use crate::core::codec::LengthPrefixed;
 use crate::core::handle::{Command, Post};
+use crate::core::job::Job;
 use crate::core::session::{Factory, Maker};
 use crate::engine::desk::{Common, Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
-use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
+use crate::engine::sched::{Driver, SideDoor, Stage, Stats, Where, prepare};
+use crate::engine::spawn::Spawner;
 use crate::words::clock::Time;
 use crate::words::config::{Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
 type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
+/// A server without threads, its figures, what makes its sessions, and the way to its pool.
+type Built<const DRAINS: bool> =
+    (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<dyn Factory>, SideDoor<Box<Job>>);
 
 /// The server, its surroundings, and who does what next.
-struct World<'s, const DRAINS: bool> {
-    plan: &'s Plan,
-    random: Random,
-    net: &'s Arc<Mutex<Net>>,
-    app: &'s Arc<App>,
-    common: &'s Arc<Common<Kernel<DRAINS>>>,
+pub(super) struct World<'s, const DRAINS: bool> {
+    pub(super) plan: &'s Plan,
+    pub(super) random: Random,
+    pub(super) net: &'s Arc<Mutex<Net>>,
+    pub(super) app: &'s Arc<App>,
+    pub(super) common: &'s Arc<Common<Kernel<DRAINS>>>,
     driver: Driver<'s, Reactor<Kernel<DRAINS>>>,
     threads: Vec<Pace>,
     clients: Vec<Client>,
+    pub(super) dials: Vec<Dialed>,
+    pub(super) factory: Arc<dyn Factory>,
+    pub(super) spawner: Spawner<Kernel<DRAINS>>,
     /// When the sentinel looks again; `None` while it sleeps deep.
     sample_at: Option<Time>,
     handle_at: Option<Time>,
@@ -69,6 +78,8 @@ enum Actor {
     /// A thread of the user's, with a handle.
     Stranger,
     Late,
+    /// A thread of the user's, which wants a connection.
+    Dialer(usize),
     Operator,
 }
 
@@ -122,10 +133,14 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let listening = vec![Listening::of(&plan.limits); plan.listeners].into();
+    let mut listening = vec![Listening::of(&plan.limits); plan.listeners];
+    listening.push(Listening::outbound(&plan.limits));
+    let listening = listening.into();
     let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
-    let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
-    let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
+    let (stage, stats, factory, door) = build::<DRAINS>(plan, net, &app, &common);
+    let mut clients: Vec<_> =
+        (0..plan.routes.len()).map(|id| Client::behind(plan, random.fork(), id)).collect();
+    clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
     let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
     let mut world = World {
@@ -137,6 +152,9 @@ fn play<const DRAINS: bool>(
         driver: stage.driver(),
         threads: Vec::new(),
         clients,
+        dials: plan.dials.iter().map(|_| Dialed::default()).collect(),
+        factory,
+        spawner: Spawner::new(Arc::clone(&common), door),
         sample_at: None,
         handle_at: Some(plan.epoch),
         late: None,
@@ -149,6 +167,7 @@ fn play<const DRAINS: bool>(
     world.sample_at = world.driver.has_sentinel().then_some(plan.epoch);
     world.play()?;
     world.check_clients()?;
+    world.check_dials()?;
     let steps = world.steps;
     drop(world);
     sum_up(&stage, &common, net, &stats, Summary { steps, ..Summary::default() })
@@ -161,7 +180,7 @@ fn build<const DRAINS: bool>(
     net: &Arc<Mutex<Net>>,
     app: &Arc<App>,
     common: &Arc<Common<Kernel<DRAINS>>>,
-) -> (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>) {
+) -> Built<DRAINS> {
     let desk = |poll| {
         let (wake, clock) = (SimWake { net: Arc::clone(net), poll }, Arc::clone(net));
         let listening = Arc::clone(&common.listening);
@@ -170,7 +189,7 @@ fn build<const DRAINS: bool>(
     let desks: Vec<_> = (0..plan.sched.reactors).map(desk).collect();
     common.set_desks(desks.clone());
     let (scheduler, ports) = prepare::<Reactor<Kernel<DRAINS>>>(plan.sched.clone(), desks.clone());
-    let stats = scheduler.stats();
+    let (stats, door) = (scheduler.stats(), scheduler.side_door());
     let maker = Arc::clone(app);
     let factory: Arc<dyn Factory> = Arc::new(Maker {
         codec: LengthPrefixed::u16(),
@@ -191,7 +210,7 @@ fn build<const DRAINS: bool>(
         made.expect("a simulated listener can be watched")
     });
     let reactors = reactors.collect();
-    (Stage::new(scheduler, reactors), stats)
+    (Stage::new(scheduler, reactors), stats, factory, door)
 }
 
 impl<const DRAINS: bool> World<'_, DRAINS> {
@@ -253,6 +272,10 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             see(Actor::Operator, self.plan.epoch + self.plan.storm);
         }
         self.late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
+        for (index, dial) in self.dials.iter().enumerate().filter(|(_, dial)| !dial.begun) {
+            see(Actor::Dialer(index), self.plan.epoch + self.plan.dials[index].start);
+            debug_assert!(dial.ticket.is_none());
+        }
         self.end_at.into_iter().for_each(|at| see(Actor::Operator, at));
         drop(net);
         self.due = due;
@@ -283,6 +306,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Actor::Wire(id) => lock(self.net).deliver(id),
             Actor::Stranger => self.use_handle(),
             Actor::Late => self.post_late(),
+            Actor::Dialer(index) => self.dial(index),
             Actor::Operator => self.operate(),
         }
     }
@@ -341,6 +365,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         } else if wanted {
             self.app.use_handle();
         }
+        if wanted && self.random.one_in(4) {
+            self.spawn();
+        }
         let toggles = {
             let mut net = lock(self.net);
             net.strikes(|faults| faults.suspend)
@@ -397,7 +424,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                 }
             }
         }
+        self.note_answers();
         let over = self.phase == Phase::Ending
+            && self.spawner.counts().waiting == 0
             && self.driver.stopped_count() == self.plan.sched.reactors
             && self.clients.iter().all(|client| client.end.is_some());
         if over {
@@ -423,14 +452,16 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         self.driver.look(|reactor| permits += reactor.permit_count());
         for desk in self.common.desks() {
             desk.mailbox.peek(|letter| permits += usize::from(matches!(letter, Letter::Adopt(_))));
+            permits += desk.asked_count();
         }
         let count = self.common.admission.count();
         if count != permits {
             return Err(format!("{count} permits are out for {permits} connections"));
         }
         let jobs = (0..self.driver.thread_count()).filter_map(|thread| {
-            let job = self.driver.job(thread).map(|job| job.hand.id);
-            job.or_else(|| self.driver.done(thread).map(|done| done.job.hand.id))
+            let job = self.driver.job(thread).filter(|job| job.has_connection());
+            let done = self.driver.done(thread).filter(|done| done.kind.has_connection());
+            job.map(|job| job.hand.id).or_else(|| done.map(|done| done.job.hand.id))
         });
         let mut jobs: Vec<_> = jobs.collect();
         jobs.sort_unstable();
@@ -486,6 +517,8 @@ fn sum_up<const DRAINS: bool>(
         summary.jobs += snapshot.jobs;
         summary.received_bytes += snapshot.received_bytes;
         summary.panics += snapshot.panics;
+        summary.dialed += snapshot.dialed;
+        summary.dial_failures += snapshot.dial_failures;
     }
     let unserved = stage.unserved_count();
     let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();

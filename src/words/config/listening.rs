@@ -18,6 +18,13 @@ impl Listening {
         Listening { timeouts: limits.timeouts.clone() }
     }
 
+    /// For the connections that we open: it is for us to speak first.
+    pub(crate) fn outbound(limits: &Limits) -> Self {
+        let mut listening = Listening::of(limits);
+        listening.timeouts.first_frame = None;
+        listening
+    }
+
     /// Refuses what is outside of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.timeouts.check()
