@@ -143,8 +143,8 @@ pub mod config {
 #[cfg(not(loom))]
 pub mod control {
     pub use crate::engine::counters::ReactorSnapshot;
-    pub use crate::engine::spawn::SpawnError;
     pub use crate::front::server::{Control, Report, Snapshot};
+    pub use crate::words::error::SpawnError;
 }
 
 /// What calls on a connection answer when they fail, and the error of callbacks.

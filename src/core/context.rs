@@ -64,6 +64,8 @@ pub(crate) struct Hand {
     pub(crate) said_bytes: usize,
     /// What came for a codec or handler that is not there any more.
     pub(crate) misdirected_count: u32,
+    /// Jobs that were off-loaded.
+    pub(crate) offloads_count: i16,
     /// Frames that were handled.
     pub(crate) frames_count: u32,
     /// Frames that had waited for too long.
@@ -127,6 +129,7 @@ impl Hand {
             marks: Vec::new(),
             said_bytes: 0,
             misdirected_count: 0,
+            offloads_count: 0,
             frames_count: 0,
             shed_count: 0,
             ready_since: Time::ZERO,
@@ -260,6 +263,14 @@ impl<'a, M> Context<'a, M> {
         office: &'a dyn Office,
     ) -> Self {
         Context { hand, encoder, office }
+    }
+
+    pub(super) fn office_and_id(&self) -> (&'a dyn Office, ConnId) {
+        (self.office, self.hand.id)
+    }
+
+    pub(super) fn note_offload(&mut self) {
+        self.hand.offloads_count += 1;
     }
 
     /// The connection's name.

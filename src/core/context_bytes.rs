@@ -79,6 +79,10 @@ mod tests {
     }
 
     impl Office for Nowhere {
+        fn spawn(&self, _: crate::core::job::Call) -> Result<(), crate::words::error::SpawnError> {
+            Ok(())
+        }
+
         fn post(&self) -> Arc<dyn Post> {
             Arc::new(Nowhere)
         }

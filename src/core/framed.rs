@@ -170,8 +170,8 @@ where
         if !self.hand.stays() {
             return Ok(());
         }
-        let inbox = errand.inbox.take();
-        if inbox.is_some_and(|inbox| inbox.drain) && self.hand.reads() {
+        errand.inbox = None;
+        if std::mem::take(&mut errand.drain) && self.hand.reads() {
             self.call(|handler, cx| handler.on_drain(cx))?;
             self.hand.close_by_drain();
         }

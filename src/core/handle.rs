@@ -10,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 use super::context::Context;
+use super::job::Call;
 use super::visit::Visit;
 use crate::words::clock::Time;
 use crate::words::config::Timeouts;
-use crate::words::error::Outcome;
+use crate::words::error::{Outcome, SpawnError};
 use crate::words::id::ConnId;
 use crate::words::sync::Arc;
 use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Abort(ConnId),
     /// Reset, since a message found no room.
     Overflow(ConnId),
+    /// A job that the connection had off-loaded is over; `None` if it panicked.
+    Back { id: ConnId, result: Option<Parcel> },
 }
 
 /// Where commands go: the mailbox of the connection's reactor.
@@ -44,6 +47,9 @@ pub(crate) trait Post: Send + Sync {
 pub(crate) trait Office {
     /// The mailbox of the reactor at hand.
     fn post(&self) -> Arc<dyn Post>;
+
+    /// Has a thread of the pool make a call.
+    fn spawn(&self, call: Call) -> Result<(), SpawnError>;
 
     /// The present moment.
     fn now(&self) -> Time;
@@ -69,7 +75,7 @@ pub(crate) enum Parcel {
 pub(crate) struct Guarded(Option<Box<dyn Any + Send>>);
 
 impl Guarded {
-    fn new<T: Send + 'static>(content: T) -> Self {
+    pub(super) fn new<T: Send + 'static>(content: T) -> Self {
         Guarded(Some(Box::new(Some(content))))
     }
 

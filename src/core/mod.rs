@@ -13,6 +13,7 @@ pub(crate) mod keepalive;
 pub(crate) mod lane;
 pub(crate) mod limits;
 pub(crate) mod marks;
+pub(crate) mod offload;
 pub(crate) mod overload;
 pub(crate) mod session;
 pub(crate) mod timers;

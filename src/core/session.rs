@@ -42,6 +42,8 @@ impl fmt::Debug for dyn Session {
 pub(crate) struct Errand {
     pub(crate) open: bool,
     pub(crate) eof: bool,
+    /// The server drains.
+    pub(crate) drain: bool,
     pub(crate) inbox: Option<Box<Inbox>>,
 }
 
@@ -55,15 +57,13 @@ pub(crate) struct Inbox {
     pub(crate) flushed: Vec<u64>,
     /// Output has fallen to the low watermark.
     pub(crate) drained: bool,
-    /// The server drains.
-    pub(crate) drain: bool,
 }
 
 impl Errand {
     /// Whether it is done, but for what a reader of the input does anyway.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        !self.eof && self.inbox.is_none()
+        !self.eof && !self.drain && self.inbox.is_none()
     }
 }
 
@@ -78,7 +78,7 @@ impl Errand {
     }
 
     pub(crate) fn is_drain(&self) -> bool {
-        self.inbox.as_ref().is_some_and(|inbox| inbox.drain)
+        self.drain
     }
 }
 

@@ -14,10 +14,11 @@ use crate::core::job::Call;
 use crate::core::session::Factory;
 use crate::engine::desk::{Common, DialTimes};
 use crate::engine::request::{Answer, Answered, Ticket};
-use crate::engine::spawn::{SpawnError, Spawner};
+use crate::engine::spawn::Spawner;
 use crate::sys::MioKernel;
 use crate::words::clock::Time;
 use crate::words::config::check_time;
+use crate::words::error::SpawnError;
 use crate::words::sync::{Arc, Mutex, lock};
 
 /// Where to connect to: addresses, or a name with a port.

@@ -3,8 +3,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::mpsc::Sender;
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
@@ -14,12 +14,13 @@ use crate::core::dial::ConnectCause;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::{Call, Done};
 use crate::core::limits::{Admission, Permit};
+use crate::core::offload::Spawn;
 use crate::core::session::Factory;
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::config::{Limits, Listening, Placement, Timeouts};
-use crate::words::error::Error;
+use crate::words::error::{Error, SpawnError};
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
 
@@ -81,6 +82,8 @@ pub(crate) struct Desk<K: Kernel> {
     requests: Mutex<Option<Vec<Request>>>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
+    /// Who takes free jobs; gone when the server is.
+    spawner: OnceLock<Weak<dyn Spawn>>,
 }
 
 impl<K: Kernel> Desk<K> {
@@ -96,7 +99,14 @@ impl<K: Kernel> Desk<K> {
             requests: Mutex::new(Some(Vec::new())),
             clock: Box::new(clock),
             listening,
+            spawner: OnceLock::new(),
         }
+    }
+
+    /// Says who takes free jobs; once, before the reactor turns.
+    pub(crate) fn set_spawner(&self, spawner: Weak<dyn Spawn>) {
+        let set = self.spawner.set(spawner);
+        debug_assert!(set.is_ok(), "the spawner is set once");
     }
 
     /// The present moment, for jobs whose time is taken.
@@ -160,6 +170,11 @@ impl<K: Kernel> Post for Desk<K> {
 impl<K: Kernel> Office for Arc<Desk<K>> {
     fn post(&self) -> Arc<dyn Post> {
         Arc::clone(self) as Arc<dyn Post>
+    }
+
+    fn spawn(&self, call: Call) -> Result<(), SpawnError> {
+        let spawner = self.spawner.get().and_then(Weak::upgrade);
+        spawner.map_or(Err(SpawnError::Stopping), |spawner| spawner.spawn_call(call))
     }
 
     fn now(&self) -> Time {

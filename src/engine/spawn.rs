@@ -1,13 +1,14 @@
 //! `Spawner`: free jobs, which belong to no connection: a bounded queue to the threads of the pool.
 
-use std::error::Error as StdError;
-use std::fmt;
+use std::sync::Weak;
 use std::time::Duration;
 
 use super::desk::Common;
 use super::sched::SideDoor;
 use crate::core::job::{Call, Job, Task};
+use crate::core::offload::Spawn;
 use crate::sys::Kernel;
+use crate::words::error::SpawnError;
 use crate::words::sync::{Arc, Mutex, lock};
 
 /// Takes free jobs for as long as the server runs.
@@ -30,16 +31,6 @@ pub(crate) struct Gate {
     pub(crate) panicked: u64,
 }
 
-/// Why a free job was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SpawnError {
-    /// As many jobs wait as may: `jobs_max`.
-    Full,
-    /// The server has ended, or is about to.
-    Stopping,
-}
-
 impl<K: Kernel> Spawner<K> {
     pub(crate) fn new(common: Arc<Common<K>>, door: SideDoor<Box<Job>>) -> Self {
         Spawner { common, door, gate: Arc::default() }
@@ -48,7 +39,11 @@ impl<K: Kernel> Spawner<K> {
     /// Has `job` run by a thread of the pool; by one of a reactor if there is no pool. A job that
     /// is not taken is dropped.
     pub(crate) fn spawn(&self, job: impl FnOnce() + Send + 'static) -> Result<(), SpawnError> {
-        let (gate, job) = (Arc::clone(&self.gate), Call::new(job));
+        self.take(Call::new(job))
+    }
+
+    fn take(&self, job: Call) -> Result<(), SpawnError> {
+        let gate = Arc::clone(&self.gate);
         let counted = Call::new(move || {
             lock(&gate).waiting -= 1;
             let panicked = job.run();
@@ -91,13 +86,14 @@ impl<K: Kernel> Spawner<K> {
     }
 }
 
-impl fmt::Display for SpawnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            SpawnError::Full => "as many jobs wait as may",
-            SpawnError::Stopping => "the server comes to its end",
-        })
-    }
+/// A spawner as the desks know it: they do not keep it alive.
+pub(crate) fn spawner_of<K: Kernel>(spawner: &Arc<Spawner<K>>) -> Weak<dyn Spawn> {
+    let spawner: Arc<dyn Spawn> = Arc::<Spawner<K>>::clone(spawner);
+    Arc::downgrade(&spawner)
 }
 
-impl StdError for SpawnError {}
+impl<K: Kernel> Spawn for Spawner<K> {
+    fn spawn_call(&self, call: Call) -> Result<(), SpawnError> {
+        self.take(call)
+    }
+}

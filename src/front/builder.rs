@@ -14,6 +14,7 @@ use crate::edge::listener::Plan;
 use crate::engine::desk::{Common, Desk};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{self, Mode, Port, SchedConfig};
+use crate::engine::spawn::{Spawner, spawner_of};
 use crate::sys::{
     Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit, raise_descriptor_limit,
 };
@@ -253,13 +254,15 @@ impl Builder {
         let doors = open_doors(plans, threads.reactors, &common, &mut addrs)?;
         let (scheduler, ports) =
             sched::prepare::<Reactor<MioKernel>>(sched_config(threads), desks.clone());
+        let spawner = Arc::new(Spawner::new(Arc::clone(&common), scheduler.side_door()));
+        desks.iter().for_each(|desk| desk.set_spawner(spawner_of(&spawner)));
         let reactors = make_reactors(kernels, &common, desks, ports, doors)?;
         let running =
             scheduler.start(reactors).map_err(|error| Error::io("starting the threads", error))?;
         if let Some(tell) = on_start {
             tell(&addrs);
         }
-        Ok(Server::new(running, common, addrs, clock))
+        Ok(Server::new(running, common, spawner, addrs, clock))
     }
 
     /// Starts the server and serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console

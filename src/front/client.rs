@@ -9,8 +9,8 @@ use crate::core::session::Once;
 use crate::edge::connector::{ConnectOptions, Connecting, Target};
 use crate::edge::idle_pool::{IdlePool, PoolOptions};
 use crate::edge::reconnect::{Reconnect, ReconnectOptions};
-use crate::engine::spawn::SpawnError;
 use crate::words::error::Error;
+use crate::words::error::SpawnError;
 use crate::words::sync::Arc;
 
 impl Control {

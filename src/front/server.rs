@@ -43,11 +43,11 @@ impl Server {
     pub(crate) fn new(
         running: Running<Reactor<MioKernel>>,
         common: Arc<Common<MioKernel>>,
+        spawner: Arc<Spawner<MioKernel>>,
         addrs: Vec<SocketAddr>,
         clock: Clock,
     ) -> Self {
         let started = clock.now();
-        let spawner = Arc::new(Spawner::new(Arc::clone(&common), running.side_door()));
         let dialer = Dialer::new(Arc::clone(&common), spawner);
         let control = Control { common, stats: running.stats(), dialer };
         Server { running: Some(running), control, addrs, clock, started }

@@ -68,3 +68,24 @@ impl StdError for Error {
         }
     }
 }
+
+/// Why a free job was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// As many jobs wait as may: `jobs_max`.
+    Full,
+    /// The server has ended, or is about to.
+    Stopping,
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SpawnError::Full => "as many jobs wait as may",
+            SpawnError::Stopping => "the server comes to its end",
+        })
+    }
+}
+
+impl StdError for SpawnError {}

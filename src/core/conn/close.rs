@@ -43,8 +43,8 @@ impl Connection {
         if let Some(gate) = &self.gate {
             gate.taken(inbox.posted_bytes);
         }
-        if inbox.drain && !self.flags.discarding {
-            *inbox = Inbox { drain: true, ..Inbox::default() };
+        if !inbox.flushed.is_empty() {
+            *inbox = Inbox { flushed: std::mem::take(&mut inbox.flushed), ..Inbox::default() };
             self.inbox = Some(inbox);
         }
     }
@@ -54,7 +54,7 @@ impl Connection {
         let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
         self.close(Cause::Closed, now, rules);
         if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
-            (inbox.drained, inbox.drain) = (false, false);
+            inbox.drained = false;
             self.inbox = Some(inbox);
         }
     }

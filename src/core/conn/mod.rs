@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     recv: RecvHalf,
     send: SendHalf,
     pub(crate) lane: Lane,
+    /// Off-loaded jobs that have not come back; one may come back before it is counted.
+    offloads: i16,
     /// Input thrown away while lingering.
     discarded_bytes: usize,
     flags: Flags,
@@ -120,6 +122,8 @@ struct Flags {
     opening: bool,
     /// The end of input is not shown to the session yet.
     eof: bool,
+    /// The session is to be asked to come to an end.
+    drain_due: bool,
     /// Queued output reached the high watermark and has not fallen to the low one.
     choked: bool,
     /// Its first frame was handled.
@@ -167,6 +171,7 @@ impl Connection {
             recv: RecvHalf::Open,
             send: SendHalf::Open,
             lane: Lane::default(),
+            offloads: 0,
             discarded_bytes: 0,
             flags: Flags { out: true, opening: true, ..Flags::default() },
         }
@@ -238,8 +243,8 @@ impl Connection {
         if may_read && !flags.choked && !flags.paused && !unserved {
             return Next::Read;
         }
-        let eof = flags.eof && !flags.paused;
-        if unserved || eof || flags.timer_due || self.inbox.is_some() {
+        let ends = (flags.eof && !flags.paused) || flags.drain_due;
+        if unserved || (ends && self.offloads == 0) || flags.timer_due || self.inbox.is_some() {
             return Next::Serve;
         }
         Next::Rest
@@ -334,12 +339,15 @@ impl Connection {
         self.flags.out = true;
         (self.flags.timer_due, self.flags.unserved) = (false, false);
         self.lend(id, hand, rules);
-        let eof = std::mem::take(&mut self.flags.eof);
+        // The end waits for the results of what was off-loaded.
+        let settled = self.offloads == 0;
+        let eof = settled && std::mem::take(&mut self.flags.eof);
+        let drain = settled && std::mem::take(&mut self.flags.drain_due);
         let inbox = self.inbox.take();
         if let Some(inbox) = &inbox {
             hand.posted_bytes = inbox.posted_bytes;
         }
-        Some((session, Errand { open: false, eof, inbox }))
+        Some((session, Errand { open: false, eof, drain, inbox }))
     }
 
     /// Puts into `hand` what user code gets of this connection.
@@ -390,6 +398,7 @@ impl Connection {
         self.session = session;
         self.gate = hand.gate.take();
         hand.said_bytes = hand.outbox.len_bytes();
+        self.offloads += std::mem::take(&mut hand.offloads_count);
         self.take_times_back(hand, now);
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
@@ -512,11 +521,22 @@ impl Connection {
         true
     }
 
+    /// An off-loaded job is over; `None` if it panicked.
+    pub(crate) fn handle_back(&mut self, result: Option<Parcel>) {
+        self.offloads -= 1;
+        match result {
+            Some(result) => {
+                self.handle_parcel(result, 0);
+            }
+            None => self.abort(Cause::HandlerPanicked),
+        }
+    }
+
     /// The server drains: the session is to be asked to come to an end, after the input that has
     /// arrived already; whether there is some, a read shall tell.
     pub(crate) fn handle_drain(&mut self, now: Time) {
         if !self.flags.dead && !self.flags.discarding {
-            self.inbox_mut().drain = true;
+            self.flags.drain_due = true;
             self.handle_readable(false, now);
         }
     }

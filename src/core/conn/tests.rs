@@ -222,6 +222,7 @@ impl Rig {
                     self.conn.handle_parcel(parcel, cost);
                 }
                 Command::Close(_) => self.conn.handle_close(self.now, rules(&self.limits)),
+                Command::Back { result, .. } => self.conn.handle_back(result),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
                 Command::Overflow(_) => self.conn.abort(Cause::Overflow),
             }

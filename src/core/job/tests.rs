@@ -8,7 +8,7 @@ use crate::core::handler::Handler;
 use crate::core::session::Maker;
 use crate::parts::buf::Outbox;
 use crate::words::config::Timeouts;
-use crate::words::error::Outcome;
+use crate::words::error::{Outcome, SpawnError};
 use crate::words::reason::ClosePhase;
 use bytes::Bytes;
 use std::sync::Mutex;
@@ -77,6 +77,11 @@ impl Post for Nowhere {
 impl Office for Nowhere {
     fn post(&self) -> Arc<dyn Post> {
         Arc::new(Nowhere)
+    }
+
+    fn spawn(&self, call: crate::core::job::Call) -> Result<(), SpawnError> {
+        call.run();
+        Ok(())
     }
 
     fn now(&self) -> Time {
@@ -173,7 +178,7 @@ fn who_closes_when_asked_to_drain_was_drained() {
         let handler = |_| Obedient { log: Arc::default(), panics_in_drop: false };
         let factory = Arc::new(Maker { codec: Raw, handler });
         let mut job = job(Task::Open(factory), input, hand(Verdict::Open));
-        job.errand.inbox_mut().drain = true;
+        job.errand.drain = true;
         run(job).2.verdict
     };
     assert!(matches!(drain(b""), Verdict::Close(Cause::Drained)));

@@ -53,6 +53,7 @@ impl<K: Kernel> Reactor<K> {
             }
             Command::Close(id) => self.with(id, Connection::handle_close),
             Command::Overflow(id) => self.with(id, |conn, _, _| conn.abort(Cause::Overflow)),
+            Command::Back { id, result } => self.with(id, |conn, _, _| conn.handle_back(result)),
             Command::Abort(id) => self.with(id, |conn, _, _| conn.abort(Cause::Aborted)),
         }
     }

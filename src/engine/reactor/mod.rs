@@ -127,8 +127,9 @@ const _: () = assert!(
         + 6 // lane
         + 2 // halves
         + 19 // flags
+        + 2 // off-loaded jobs
         + 3 // door and watch; the permit takes nothing
-        + 6 // padding
+        + 12 // padding
 );
 
 /// What the kernel watches a socket for.

@@ -98,8 +98,8 @@ impl<R: Leased> Scheduler<R> {
         Arc::clone(&self.pool.stats)
     }
 
-    /// The way into the slow lane, for as long as anybody wants to use it.
-    #[cfg(any(test, feature = "sim"))]
+    /// The way into the slow lane, for as long as anybody wants to use it. After
+    /// [`Running::join`] nobody runs what is put there.
     pub(crate) fn side_door(&self) -> SideDoor<R::Job> {
         SideDoor::new(Arc::clone(&self.pool))
     }
@@ -149,12 +149,6 @@ impl<R: Leased> Running<R> {
     /// The counters, for as long as anybody wants to read them.
     pub(crate) fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.crew.shared.pool.stats)
-    }
-
-    /// The way into the slow lane, for as long as anybody wants to use it. After
-    /// [`Running::join`] nobody runs what is put there.
-    pub(crate) fn side_door(&self) -> SideDoor<R::Job> {
-        SideDoor::new(Arc::clone(&self.crew.shared.pool))
     }
 
     /// Waits until every reactor has stopped, for `patience` at the longest, and then ends all

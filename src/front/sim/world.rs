@@ -21,7 +21,7 @@ use crate::core::session::{Factory, Maker};
 use crate::engine::desk::{Common, Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{Driver, SideDoor, Stage, Stats, Where, prepare};
-use crate::engine::spawn::Spawner;
+use crate::engine::spawn::{Spawner, spawner_of};
 use crate::words::clock::Time;
 use crate::words::config::{Listening, Placement};
 use crate::words::id::ConnId;
@@ -30,7 +30,7 @@ use crate::words::sync::lock;
 type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
 /// A server without threads, its figures, what makes its sessions, and the way to its pool.
 type Built<const DRAINS: bool> =
-    (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<dyn Factory>, SideDoor<Box<Job>>);
+    (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<dyn Factory>, Arc<Spawner<Kernel<DRAINS>>>);
 
 /// The server, its surroundings, and who does what next.
 pub(super) struct World<'s, const DRAINS: bool> {
@@ -44,7 +44,7 @@ pub(super) struct World<'s, const DRAINS: bool> {
     clients: Vec<Client>,
     pub(super) dials: Vec<Dialed>,
     pub(super) factory: Arc<dyn Factory>,
-    pub(super) spawner: Spawner<Kernel<DRAINS>>,
+    pub(super) spawner: Arc<Spawner<Kernel<DRAINS>>>,
     /// When the sentinel looks again; `None` while it sleeps deep.
     sample_at: Option<Time>,
     handle_at: Option<Time>,
@@ -137,7 +137,7 @@ fn play<const DRAINS: bool>(
     listening.push(Listening::outbound(&plan.limits));
     let listening = listening.into();
     let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
-    let (stage, stats, factory, door) = build::<DRAINS>(plan, net, &app, &common);
+    let (stage, stats, factory, spawner) = build::<DRAINS>(plan, net, &app, &common);
     let mut clients: Vec<_> =
         (0..plan.routes.len()).map(|id| Client::behind(plan, random.fork(), id)).collect();
     clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
@@ -154,7 +154,7 @@ fn play<const DRAINS: bool>(
         clients,
         dials: plan.dials.iter().map(|_| Dialed::default()).collect(),
         factory,
-        spawner: Spawner::new(Arc::clone(&common), door),
+        spawner,
         sample_at: None,
         handle_at: Some(plan.epoch),
         late: None,
@@ -189,7 +189,9 @@ fn build<const DRAINS: bool>(
     let desks: Vec<_> = (0..plan.sched.reactors).map(desk).collect();
     common.set_desks(desks.clone());
     let (scheduler, ports) = prepare::<Reactor<Kernel<DRAINS>>>(plan.sched.clone(), desks.clone());
-    let (stats, door) = (scheduler.stats(), scheduler.side_door());
+    let stats = scheduler.stats();
+    let spawner = Arc::new(Spawner::new(Arc::clone(common), scheduler.side_door()));
+    desks.iter().for_each(|desk| desk.set_spawner(spawner_of(&spawner)));
     let maker = Arc::clone(app);
     let factory: Arc<dyn Factory> = Arc::new(Maker {
         codec: LengthPrefixed::u16(),
@@ -210,7 +212,7 @@ fn build<const DRAINS: bool>(
         made.expect("a simulated listener can be watched")
     });
     let reactors = reactors.collect();
-    (Stage::new(scheduler, reactors), stats, factory, door)
+    (Stage::new(scheduler, reactors), stats, factory, spawner)
 }
 
 impl<const DRAINS: bool> World<'_, DRAINS> {
