@@ -28,7 +28,8 @@ use crate::words::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once, over all reactors. Further ones wait in the system's accept queue.
+    /// Connections open at once, over all reactors. Further ones wait in the system's accept queue;
+    /// those that the program opens itself are refused.
     /// Default: the soft limit of open files less a reserve of 64, at least 64; 65,536 where the
     /// platform has no such limit (Windows). Range: 1 to 2³¹.
     pub connections_max: usize,
