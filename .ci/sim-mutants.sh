@@ -11,6 +11,7 @@ door_unheeded
 exhausted_forgotten
 farewell_unheeded
 generation_ignored
+later_forgotten
 linger_skipped
 mailbox_sleep_untold
 output_overtakes
