@@ -36,8 +36,8 @@ pub struct Limits {
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
     pub backlog: u32,
-    /// Connections accepted per listener and turn before others get their turn. Default: 64.
-    /// Range: 1 to 65,536.
+    /// Connections accepted per listener and turn before others get their turn; as many of those
+    /// that the program opens itself get on in a turn. Default: 64. Range: 1 to 65,536.
     pub accepts_per_turn: usize,
     /// Readiness events taken from the system at once. Default: 1,024. Range: 1 to 65,536.
     pub events_per_turn: usize,
