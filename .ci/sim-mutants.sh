@@ -13,6 +13,7 @@ exhausted_forgotten
 farewell_unheeded
 generation_ignored
 input_unlooked
+later_forgotten
 linger_skipped
 mailbox_sleep_untold
 output_overtakes
@@ -27,8 +28,8 @@ seen_unnoted
 short_read_drains
 sooner_unsaid
 timer_early
-unserved_forgotten
 trial_permit_kept
+unserved_forgotten
 urgent_ignored"
 [ $# -eq 0 ] || bugs="$*"
 missed=""

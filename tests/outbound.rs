@@ -398,6 +398,23 @@ fn the_queue_of_free_jobs_has_an_end() {
 }
 
 #[test]
+fn free_jobs_that_block_make_the_pool_grow_though_all_reactors_sleep() {
+    let gate = Gate::default();
+    let server = Server::builder().reactors(1).workers(1).workers_max(8).start().expect("starts");
+    let control = server.control();
+    for count in 1..=6 {
+        let its = gate.clone();
+        control.spawn(move || its.pass()).expect("there is room");
+        if count < 4 {
+            gate.wait_for(count);
+        }
+    }
+    gate.wait_for(6);
+    gate.open();
+    assert_eq!(server.stop().stuck, 0);
+}
+
+#[test]
 fn without_workers_a_reactor_runs_free_jobs() {
     let server = Server::builder().reactors(1).workers(0).start().expect("it starts");
     let (sender, done) = channel();

@@ -279,7 +279,8 @@ impl<'a, M> Context<'a, M> {
         self.hand.id
     }
 
-    /// The address of the other end, as it was when the connection was accepted.
+    /// The address of the other end, as it was when the connection was accepted; the one that we
+    /// have connected to, if we opened it.
     #[must_use]
     pub fn peer(&self) -> SocketAddr {
         self.hand.peer

@@ -229,7 +229,8 @@ impl<M: Send + 'static> Connecting<M> {
     }
 
     /// Calls `then` once with the answer: where handlers run, or at once on this thread if it is
-    /// there already. It may block. A panic in it is counted and harms nobody.
+    /// there already; by the thread that ends the server, if that comes first. It may block. Where
+    /// handlers run, a panic in it harms nobody.
     ///
     /// If the server is stopped while handlers that do not return hold all of its threads, the
     /// call is never made, as [`Report::unserved`](crate::control::Report::unserved) tells.

@@ -38,7 +38,8 @@ pub struct ReactorSnapshot {
     pub reactor: usize,
     /// Connections that it holds now.
     pub connections: usize,
-    /// Connections that it is making: asked for and neither open nor given up.
+    /// Connections that it is making: their addresses are known, and they are neither open nor
+    /// given up.
     pub connecting: usize,
     /// Connections whose handler runs now, or waits for a thread to run it. One that stays here is
     /// a handler that does not return.

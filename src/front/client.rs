@@ -103,8 +103,8 @@ impl Control {
         Reconnect::start(self.dialer.clone(), options, target.into(), codec, handler)
     }
 
-    /// A pool of connections to `target`, for threads that are no handlers: see [`IdlePool`]. Nothing
-    /// is connected before somebody asks for it.
+    /// A pool of connections to `target`, for threads that are no handlers: see [`IdlePool`].
+    /// Nothing is connected before somebody asks for it.
     ///
     /// ```
     /// use std::time::Duration;

@@ -30,6 +30,8 @@ use crate::words::sync::{Arc, Condvar, Mutex, lock, wait_timeout};
 /// has arrived on it unasked; that its peer is just closing it, nobody can know. One that has been
 /// idle for too long is closed.
 ///
+/// When the server drains, all connections of the pool are closed, those that are in use too.
+///
 /// A clone is the same pool. When the last one is gone, and what was given out has come back, its
 /// connections are closed.
 pub struct IdlePool<C: Codec<Frame: Send> + Clone + Sync> {

@@ -172,6 +172,13 @@ mod tests {
         Shelf::new(Bounds { total_max, idle_max, idle_timeout: TIMEOUT })
     }
 
+    fn item_of(grant: Grant<u32>) -> Option<u32> {
+        match grant {
+            Grant::Item(item) => Some(item),
+            Grant::Room => None,
+        }
+    }
+
     #[test]
     fn who_comes_first_is_served_first_and_nobody_overtakes() {
         let (mut shelf, now) = (shelf(1, 1), Time::ZERO);
@@ -218,8 +225,7 @@ mod tests {
                 let pick = usize::from(pick);
                 match what {
                     0..=2 => match shelf.ask() {
-                        Asked::Granted(Grant::Item(item)) => used.push(Some(item)),
-                        Asked::Granted(Grant::Room) => used.push(None),
+                        Asked::Granted(grant) => used.push(item_of(grant)),
                         Asked::Wait(waiter) => {
                             prop_assert_eq!(shelf.counts().1, total_max, "it waits in vain");
                             waiting.push(waiter);
@@ -242,11 +248,7 @@ mod tests {
                     }
                     5 if !waiting.is_empty() => {
                         let waiter = waiting.remove(pick % waiting.len());
-                        match shelf.give_up(waiter) {
-                            Some(Grant::Item(item)) => used.push(Some(item)),
-                            Some(Grant::Room) => used.push(None),
-                            None => {}
-                        }
+                        used.extend(shelf.give_up(waiter).map(item_of));
                     }
                     6 => {
                         let expired = shelf.expire(now);
@@ -257,11 +259,7 @@ mod tests {
                         closed = true;
                         // Those who wait are told so; what they were granted before is theirs.
                         for waiter in waiting.drain(..) {
-                            match shelf.take(waiter) {
-                                Some(Grant::Item(item)) => used.push(Some(item)),
-                                Some(Grant::Room) => used.push(None),
-                                None => {}
-                            }
+                            used.extend(shelf.take(waiter).map(item_of));
                         }
                     }
                     _ => _ = shelf.remove(|item| usize::try_from(*item).unwrap() % 4 == pick % 4),
@@ -277,7 +275,7 @@ mod tests {
                         Some(grant) => {
                             prop_assert!(!later, "somebody was overtaken");
                             served.push(waiter);
-                            used.push(match grant { Grant::Item(item) => Some(item), Grant::Room => None });
+                            used.push(item_of(grant));
                         }
                         None => {
                             later = true;

@@ -4,6 +4,7 @@ mod cycle;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::connector::{ConnectOptions, Dialer, Target};
 use crate::core::codec::Codec;
 use crate::core::context::Context;
 use crate::core::dial::{ConnectError, rejected};
-use crate::core::handle::Handle;
+use crate::core::handle::{Handle, discard};
 use crate::core::handler::Handler;
 use crate::core::job::Call;
 use crate::core::session::{Factory, Once};
@@ -142,7 +143,7 @@ impl ReconnectOptions {
 
     /// Calls `watch` with everything that happens: on the thread that asked for the connection or
     /// for its stop, or where handlers run. Events of one attempt may come at the same time, if its
-    /// connection ends as soon as it has begun.
+    /// connection ends as soon as it has begun. A panic in it harms nobody.
     #[must_use]
     pub fn watch(mut self, watch: impl Fn(ReconnectEvent<'_>) + Send + Sync + 'static) -> Self {
         self.watch = Some(Arc::new(watch));
@@ -242,7 +243,8 @@ impl<M: Send + 'static> fmt::Debug for Reconnect<M> {
 impl<M: Send + 'static> Shared<M> {
     fn tell(&self, event: ReconnectEvent<'_>) {
         if let Some(watch) = &self.options.watch {
-            watch(event);
+            // Its panic must not keep us from going on.
+            catch_unwind(AssertUnwindSafe(|| watch(event))).unwrap_or_else(discard);
         }
     }
 

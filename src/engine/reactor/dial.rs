@@ -35,6 +35,8 @@ pub(super) struct Dials<K: Kernel> {
     calls: VecDeque<Call>,
     /// Those that are being made.
     calls_out: usize,
+    /// How many dials and calls this turn still has time for.
+    batch: usize,
     next_number: u32,
 }
 
@@ -72,6 +74,7 @@ impl<K: Kernel> Default for Dials<K> {
             later: BTreeMap::new(),
             calls: VecDeque::new(),
             calls_out: 0,
+            batch: 0,
             next_number: 0,
         }
     }
@@ -188,17 +191,22 @@ impl<K: Kernel> Reactor<K> {
         while let Some(first) = dials.later.first_entry().filter(|first| first.key().0 <= now) {
             dials.calls.push_back(first.remove());
         }
+        dials.batch = self.io.common.limits.accepts_per_turn;
         self.phase = Phase::Dial;
     }
 
-    /// Goes on with those of which there is news; hands out one job at a time.
+    /// Goes on with a bounded number of those of which there is news; hands out one job at a time.
     pub(super) fn dial_ready(&mut self) -> Option<Box<Job>> {
-        while let Some(number) = self.dials.ready.pop_front() {
+        while self.dials.batch > 0 {
+            let Some(number) = self.dials.ready.pop_front() else { break };
+            self.dials.batch -= 1;
             if let Some(job) = self.go_on_dialing(number).and_then(|job| self.dispatch(job)) {
                 return Some(job);
             }
         }
-        while let Some(call) = self.dials.calls.pop_front() {
+        while self.dials.batch > 0 {
+            let Some(call) = self.dials.calls.pop_front() else { break };
+            self.dials.batch -= 1;
             let mut job = self.io.blank();
             job.task = Task::Call(call);
             job.timed = false;
@@ -389,6 +397,9 @@ impl<K: Kernel> Reactor<K> {
         }
         self.dials.due.clear();
         // They come too early, and find out.
-        self.dials.calls.extend(std::mem::take(&mut self.dials.later).into_values());
+        let early = std::mem::take(&mut self.dials.later);
+        if !cfg!(switchboard_sim_mutant = "later_forgotten") {
+            self.dials.calls.extend(early.into_values());
+        }
     }
 }

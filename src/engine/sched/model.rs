@@ -212,6 +212,23 @@ fn the_sentinel_sleeps_only_while_all_sleep() {
 }
 
 #[test]
+fn the_sentinel_does_not_sleep_through_a_job_from_outside() {
+    model(|| {
+        let pool = Arc::new(pool(1, 1));
+        pool.pulses[0].fall_asleep();
+        let other = Arc::clone(&pool);
+        let outsider = thread::spawn(move || {
+            assert!(other.offload_from_outside(0, 7).is_ok());
+        });
+        if pool.sink_sentinel() {
+            assert!(pool.watch.sleep(Nap::Deep));
+        }
+        outsider.join().unwrap();
+        assert!(pool.slow_work_waits());
+    });
+}
+
+#[test]
 fn the_mailbox_loses_no_wake_up() {
     model(|| {
         let desk = Desk::new();

@@ -104,8 +104,9 @@ impl<J> Pool<J> {
         (pool, locals)
     }
 
-    /// Puts a job into the slow lane, or gives it back if nobody serves that.
-    pub(super) fn offload(&self, home: usize, job: J) -> Result<(), J> {
+    /// Puts a job into the slow lane, or gives it back if nobody serves that. `true`: somebody was
+    /// called to run it.
+    pub(super) fn offload(&self, home: usize, job: J) -> Result<bool, J> {
         if self.bounds.slow_max == 0 {
             return Err(job);
         }
@@ -116,8 +117,31 @@ impl<J> Pool<J> {
         if !cfg!(switchboard_mutant = "pool_fence") {
             fence(SeqCst);
         }
-        self.idle.call_searcher();
+        Ok(self.idle.call_searcher())
+    }
+
+    /// The same for somebody who turns no reactor. If no thread is free, the sentinel has to start
+    /// one, and it may sleep, since all reactors may.
+    pub(super) fn offload_from_outside(&self, home: usize, job: J) -> Result<(), J> {
+        if !self.offload(home, job)? {
+            // Behind the fence in `offload`.
+            self.watch.rouse();
+        }
         Ok(())
+    }
+
+    /// Announces a deep sleep of the sentinel. `false`: somebody needs it after all.
+    pub(super) fn sink_sentinel(&self) -> bool {
+        if !self.watch.sink(&self.pulses) {
+            return false;
+        }
+        // Behind the fence in `sink`, which pairs with that in `offload`: either we see the job, or
+        // whoever brings it sees that the sentinel is deep.
+        let waits = self.slow_work_waits() && !cfg!(switchboard_mutant = "sink_unchecked");
+        if waits {
+            self.watch.rise();
+        }
+        !waits
     }
 
     /// Finds a job for a thread that holds no reactor: the slow lane first, for nobody else serves

@@ -55,7 +55,7 @@ impl<J> Port<J> {
     /// # Errors
     /// Gives the job back if there are no such threads; the reactor runs it itself.
     pub(crate) fn offload(&self, job: J) -> Result<(), J> {
-        self.pool.offload(self.index, job)
+        self.pool.offload(self.index, job).map(|_called| ())
     }
 
     /// Calls one idle thread to steal from the deque, unless one is on its way already. Worth its
@@ -102,7 +102,7 @@ impl<J> SideDoor<J> {
     /// # Errors
     /// Gives the job back if no threads serve the slow lane.
     pub(crate) fn offload(&self, job: J) -> Result<(), J> {
-        self.pool.offload(0, job)
+        self.pool.offload_from_outside(0, job)
     }
 }
 

@@ -24,7 +24,9 @@ pub(super) struct Pulse {
 ///
 /// ```text
 /// reactor, after a blocking poll:  beat = even; fence; is it deep?         -> un-park it
+/// anybody, with a free job:        job put;     fence; is it deep?         -> un-park it
 /// sentinel, all being quiet:       deep = true; fence; is a beat even?     -> stay awake
+///                                               or does a job wait?        -> stay awake
 /// ```
 pub(super) struct Watch {
     deep: AtomicBool,
@@ -142,7 +144,7 @@ impl Sentinel {
             (false, _) => NAP_CALM.min(self.nap * 2),
         };
         self.quiet_count = if quiet { self.quiet_count + 1 } else { 0 };
-        if self.quiet_count < QUIET_MIN || !pool.watch.sink(&pool.pulses) {
+        if self.quiet_count < QUIET_MIN || !pool.sink_sentinel() {
             return Nap::For(self.nap);
         }
         self.quiet_count = 0;
@@ -270,8 +272,8 @@ impl Watch {
         self.bell.put(());
     }
 
-    /// Un-parks the sentinel if it sleeps deep; a load if it does not.
-    fn rouse(&self) {
+    /// Un-parks the sentinel if it sleeps deep; a load if it does not. The caller owes a fence.
+    pub(super) fn rouse(&self) {
         // Relaxed, both: ordered by the caller's fence; the swap elects the one who rings.
         if self.deep.load(Relaxed) && self.deep.swap(false, Relaxed) {
             self.bell.put(());
@@ -453,6 +455,20 @@ mod tests {
         scene.pool.pulses[0].fall_asleep();
         scene.sample();
         assert!(!heavy(&scene), "it sleeps");
+    }
+
+    #[test]
+    fn a_job_from_outside_wakes_a_sentinel_that_sleeps_deep() {
+        let mut scene = Scene::new();
+        let (slots, pool) = (Arc::clone(&scene.slots), Arc::clone(&scene.pool));
+        let _held = slots[0].pick_up(Ticket::FIRST).unwrap();
+        pool.pulses[0].fall_asleep();
+        while scene.sample() != Nap::Deep {}
+        assert!(pool.offload_from_outside(0, ()).is_ok());
+        assert!(pool.watch.sleep(Nap::Deep), "somebody has rung");
+        (0..2).for_each(|_| assert_ne!(scene.sample(), Nap::Deep));
+        assert_eq!(scene.orders, [Order::Work]);
+        assert!(pool.find_work(0).is_some());
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use std::ops::Range;
 use std::panic::resume_unwind;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::app::App;
 use super::kernel::addr_of;
@@ -22,6 +25,13 @@ pub(super) struct Dialed {
     /// The answers: whether each was a connection.
     answers: Arc<Mutex<Vec<bool>>>,
     noted: bool,
+}
+
+/// Free jobs and later calls: how many were asked for, and how many were made.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    asked: u64,
+    made: Arc<AtomicU64>,
 }
 
 impl<const DRAINS: bool> World<'_, DRAINS> {
@@ -62,22 +72,36 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         }
     }
 
-    /// Asks for a free job.
+    /// Asks for a free job, or for a call at a later time.
     pub(super) fn spawn(&mut self) {
         let panics = self.random.one_in(8);
         let app = Arc::clone(self.app);
+        let calls = Arc::clone(&self.calls.made);
         let job = move || {
             lock(&app.net).note(Note::Operator("free job"));
+            // Relaxed: one thread plays all others.
+            calls.fetch_add(1, Relaxed);
             if panics {
                 resume_unwind(Box::new(()));
             }
         };
-        // It may be too late, or too many may wait.
-        let _refused = self.spawner.spawn(job).is_err();
+        if self.random.one_in(2) {
+            // It may be too late, or too many may wait.
+            self.calls.asked += u64::from(self.spawner.spawn(job).is_ok());
+            return;
+        }
+        self.calls.asked += 1;
+        let after = Duration::from_micros(self.random.range(0, 100_000));
+        let refused = self.common.later(after, Call::new(job));
+        let _panicked = refused.is_some_and(Call::run);
     }
 
-    /// Each request has one answer, and that is true.
+    /// Each request has one answer, and that is true; each call was made.
     pub(super) fn check_dials(&self) -> Result<(), String> {
+        let (asked, made) = (self.calls.asked, self.calls.made.load(Relaxed));
+        if asked != made {
+            return Err(format!("{asked} calls were asked for, {made} were made"));
+        }
         let net = lock(self.net);
         for (index, (dial, plan)) in self.dials.iter().zip(&self.plan.dials).enumerate() {
             let answers = lock(&dial.answers).clone();

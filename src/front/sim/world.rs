@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::app::App;
 use super::client::Client;
-use super::dialer::Dialed;
+use super::dialer::{Calls, Dialed};
 use super::judge::judge;
 use super::kernel::{SimKernel, SimListener, SimWake, id_of};
 use super::net::Net;
@@ -43,6 +43,7 @@ pub(super) struct World<'s, const DRAINS: bool> {
     threads: Vec<Pace>,
     clients: Vec<Client>,
     pub(super) dials: Vec<Dialed>,
+    pub(super) calls: Calls,
     pub(super) factory: Arc<dyn Factory>,
     pub(super) spawner: Arc<Spawner<Kernel<DRAINS>>>,
     /// When the sentinel looks again; `None` while it sleeps deep.
@@ -153,6 +154,7 @@ fn play<const DRAINS: bool>(
         threads: Vec::new(),
         clients,
         dials: plan.dials.iter().map(|_| Dialed::default()).collect(),
+        calls: Calls::default(),
         factory,
         spawner,
         sample_at: None,

@@ -28,15 +28,16 @@ use crate::words::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once, over all reactors. Further ones wait in the system's accept queue.
+    /// Connections open at once, over all reactors. Further ones wait in the system's accept queue;
+    /// those that the program opens itself are refused.
     /// Default: the soft limit of open files less a reserve of 64, at least 64; 65,536 where the
     /// platform has no such limit (Windows). Range: 1 to 2³¹.
     pub connections_max: usize,
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
     pub backlog: u32,
-    /// Connections accepted per listener and turn before others get their turn. Default: 64.
-    /// Range: 1 to 65,536.
+    /// Connections accepted per listener and turn before others get their turn; as many of those
+    /// that the program opens itself get on in a turn. Default: 64. Range: 1 to 65,536.
     pub accepts_per_turn: usize,
     /// Readiness events taken from the system at once. Default: 1,024. Range: 1 to 65,536.
     pub events_per_turn: usize,
