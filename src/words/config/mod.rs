@@ -1,8 +1,10 @@
 //! What a server can be told: options with their defaults, units and allowed ranges.
 
+mod admission;
 mod choices;
 mod limits;
 mod listening;
+mod rate;
 mod threads;
 mod timeouts;
 
@@ -10,9 +12,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub(crate) use self::admission::Filter;
+pub use self::admission::{Admission, ListenerAdmission, WhenFull};
 pub use self::choices::{Placement, Scheduling};
 pub use self::limits::Limits;
 pub use self::listening::Listening;
+pub use self::rate::Rate;
 pub(crate) use self::threads::Threads;
 pub use self::timeouts::Timeouts;
 use super::error::Error;
