@@ -101,7 +101,7 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Listening, Placement, Scheduling, Timeouts};
+    pub use crate::words::config::{Idle, Listening, Placement, Scheduling, Timeouts};
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.

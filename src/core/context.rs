@@ -3,12 +3,16 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::codec::Codec;
 use super::handle::{Gate, Handle, Office};
+use super::timers::Timers;
 use crate::parts::buf::Outbox;
+use crate::words::clock::Time;
+use crate::words::config::Timeouts;
 use crate::words::error::BoxError;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
@@ -27,6 +31,24 @@ pub(crate) struct Hand {
     /// What the messages of other threads that this job encodes were counted for at the gate.
     pub(crate) posted_bytes: usize,
     pub(crate) send_max_bytes: usize,
+    /// When the job was made.
+    pub(crate) now: Time,
+    /// Through which listener the connection came.
+    pub(crate) door: u16,
+    /// Those of the protocol; here while the session is out.
+    pub(crate) timers: Option<Box<Timers>>,
+    pub(crate) timers_max: usize,
+    /// The connection's own timeouts, if it has any.
+    pub(crate) timeouts: Option<Arc<Timeouts>>,
+    pub(crate) timeouts_changed: bool,
+    /// The protocol does not want to read.
+    pub(crate) paused: bool,
+    /// It stopped reading before it was shown all of its input.
+    pub(crate) unserved: bool,
+    /// ... or that its input has ended.
+    pub(crate) eof_left: bool,
+    /// Frames that were handled.
+    pub(crate) frames_count: u32,
 }
 
 /// What a job decided about its connection; a stronger one replaces a weaker one.
@@ -67,6 +89,16 @@ impl Hand {
             queued_bytes: 0,
             posted_bytes: 0,
             send_max_bytes: 0,
+            now: Time::ZERO,
+            door: 0,
+            timers: None,
+            timers_max: 0,
+            timeouts: None,
+            timeouts_changed: false,
+            paused: false,
+            unserved: false,
+            eof_left: false,
+            frames_count: 0,
         }
     }
 
@@ -80,6 +112,15 @@ impl Hand {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)
+    }
+
+    /// Takes the next timer that is due, if the protocol is still to hear of it.
+    pub(crate) fn pop_timer(&mut self) -> Option<u64> {
+        let timers = self
+            .timers
+            .as_mut()
+            .filter(|_| matches!(self.verdict, Verdict::Open | Verdict::Finish))?;
+        timers.pop_due(self.now)
     }
 
     pub(crate) fn finish(&mut self) {
@@ -182,6 +223,96 @@ impl<'a, M> Context<'a, M> {
         self.hand.check_overflow()
     }
 
+    /// Has [`on_timer`](crate::Handler::on_timer) called with `key` once `after` has passed: never
+    /// earlier, and as a rule less than two milliseconds later. A timer with that key that is set
+    /// already is replaced. Timers end with the connection, and with [`close`](Context::close).
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    /// use bytes::BytesMut;
+    /// use switchboard::{Context, Handler, Outcome, Raw, Server};
+    ///
+    /// struct Ticker;
+    /// const TICK: u64 = 1;
+    ///
+    /// impl Handler for Ticker {
+    ///     fn on_open(&mut self, cx: &mut Context) -> Outcome {
+    ///         Ok(cx.set_timer(TICK, Duration::from_millis(10))?)
+    ///     }
+    ///     fn on_timer(&mut self, cx: &mut Context, _key: u64) -> Outcome {
+    ///         cx.send("tick")?;
+    ///         Ok(cx.set_timer(TICK, Duration::from_millis(10))?)
+    ///     }
+    ///     fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::builder().listen("127.0.0.1:0", Raw::new(), |_peer| Ticker).start()?;
+    /// let mut client = TcpStream::connect(server.local_addr())?;
+    /// let mut ticks = [0; 8];
+    /// client.read_exact(&mut ticks)?;
+    /// assert_eq!(&ticks, b"ticktick");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TimersFull`] if `timers_max` others are set.
+    pub fn set_timer(&mut self, key: u64, after: Duration) -> Result<(), TimersFull> {
+        let (hand, at) = (&mut *self.hand, self.office.now() + after);
+        let max = hand.timers_max;
+        let set = hand.timers.get_or_insert_default().set(key, at, max);
+        if set { Ok(()) } else { Err(TimersFull { max }) }
+    }
+
+    /// Takes the timer `key` back: it does not fire, even if its time has come already. False if it
+    /// is not set: it has fired, or never was.
+    pub fn cancel_timer(&mut self, key: u64) -> bool {
+        self.hand.timers.as_mut().is_some_and(|timers| timers.cancel(key))
+    }
+
+    /// Changes the timeouts of this connection; they begin as those of its listener. They count
+    /// from when the handler returns. One that is out of its range is brought to the nearer end.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use switchboard::config::Idle;
+    /// use switchboard::{Raw, handler_fn};
+    ///
+    /// // Who has said hello may be silent for as long as it likes.
+    /// let lenient = handler_fn(|cx, bytes| {
+    ///     if bytes.starts_with(b"hello") {
+    ///         cx.set_timeouts(|timeouts| timeouts.idle = Idle::Never);
+    ///     }
+    ///     cx.send(bytes)
+    /// });
+    /// # drop(lenient);
+    /// ```
+    pub fn set_timeouts(&mut self, change: impl FnOnce(&mut Timeouts)) {
+        let (hand, office) = (&mut *self.hand, self.office);
+        let timeouts = hand.timeouts.get_or_insert_with(|| Arc::new(office.timeouts(hand.door)));
+        let timeouts = Arc::make_mut(timeouts);
+        change(timeouts);
+        timeouts.clamp();
+        hand.timeouts_changed = true;
+    }
+
+    /// Stops reading: no further frame is shown to the handler, and what the peer sends waits in
+    /// the system, so that it has to wait in the end. That the peer has finished is told once
+    /// reading goes on; a reset ends the connection all the same.
+    pub fn pause(&mut self) {
+        self.hand.paused = true;
+    }
+
+    /// Reads again after a [`pause`](Context::pause).
+    pub fn resume(&mut self) {
+        self.hand.paused = false;
+    }
+
     /// Finishes our side after what was sent: the peer sees the end of our output and may still
     /// send. The connection ends when the peer has finished too.
     pub fn finish(&mut self) {
@@ -219,6 +350,22 @@ impl<M> fmt::Debug for Context<'_, M> {
         write!(f, "Context({})", self.hand.id)
     }
 }
+
+/// A connection has as many timers as it may have: `timers_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TimersFull {
+    /// The limit.
+    pub max: usize,
+}
+
+impl fmt::Display for TimersFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} timers are set, as many as one connection may have", self.max)
+    }
+}
+
+impl StdError for TimersFull {}
 
 /// Why a handler's message was not queued.
 #[derive(Debug)]

@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use crate::words::clock::Time;
+use crate::words::config::Timeouts;
 use crate::words::id::ConnId;
 use crate::words::sync::Arc;
 use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -33,10 +35,16 @@ pub(crate) trait Post: Send + Sync {
     fn command(&self, command: Command);
 }
 
-/// Where a [`Post`] for handles comes from; asked only when a connection's first handle is made.
+/// What user code may ask of its surroundings: the mailbox for a first handle, the time, settings.
 pub(crate) trait Office {
     /// The mailbox of the reactor at hand.
     fn post(&self) -> Arc<dyn Post>;
+
+    /// The present moment.
+    fn now(&self) -> Time;
+
+    /// The timeouts of a listener.
+    fn timeouts(&self, listener: u16) -> Timeouts;
 }
 
 /// A message on its way to its codec, its type forgotten.

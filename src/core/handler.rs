@@ -56,6 +56,16 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
         Ok(())
     }
 
+    /// A timer that [`set_timer`](Context::set_timer) set has fired; input that has arrived was
+    /// shown before. One that was cancelled, or replaced, never gets here.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_timer(&mut self, cx: &mut Context<'_, M>, key: u64) -> Outcome {
+        let _ = (cx, key);
+        Ok(())
+    }
+
     /// The server drains and asks the protocol to come to an end: say goodbye, answer what is in
     /// flight, then close. By default the connection is closed after what was sent.
     ///

@@ -9,3 +9,4 @@ pub(crate) mod job;
 pub(crate) mod lane;
 pub(crate) mod limits;
 pub(crate) mod session;
+pub(crate) mod timers;

@@ -117,24 +117,25 @@ where
         if let Some(inbox) = &mut inbox {
             inbox.parcels.drain(..).try_for_each(|parcel| send(codec, parcel, hand))?;
         }
-        while hand.reads() {
-            let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;
-            let Some(frame) = decoded else { break };
-            let mut cx = Context::new(hand, codec, office);
-            handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
-        }
+        self.frames(input, hand, office)?;
         let eof = std::mem::take(&mut errand.eof);
-        if !eof && inbox.is_none() {
+        if !eof && inbox.is_none() && hand.timers.is_none() {
             return Ok(());
         }
         let inbox = inbox.unwrap_or_default();
         // Before the end of input, at which most handlers finish: then room is of no use.
         if inbox.drained && hand.is_open() {
+            let Framed { codec, handler } = self;
             let mut cx = Context::new(hand, codec, office);
             handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
         }
         if eof && hand.reads() {
-            end_of_input(codec, handler, input, hand, office)?;
+            self.end_of_input(input, hand, office)?;
+        }
+        let Framed { codec, handler } = self;
+        while let Some(key) = hand.pop_timer() {
+            let mut cx = Context::new(hand, codec, office);
+            handler.on_timer(&mut cx, key).map_err(Cause::handler_failed)?;
         }
         if inbox.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
@@ -149,6 +150,63 @@ where
     }
 }
 
+impl<C, H> Framed<C, H>
+where
+    C: Codec,
+    H: Handler<C::Frame, C::Message>,
+{
+    /// Shows the handler every frame that is whole, until it does not want any more.
+    #[inline]
+    fn frames(
+        &mut self,
+        input: &mut BytesMut,
+        hand: &mut Hand,
+        office: &dyn Office,
+    ) -> Result<(), Cause> {
+        let Framed { codec, handler } = self;
+        while hand.reads() {
+            if hand.paused {
+                hand.unserved = !input.is_empty();
+                break;
+            }
+            let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;
+            let Some(frame) = decoded else { break };
+            hand.frames_count += 1;
+            let mut cx = Context::new(hand, codec, office);
+            handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the last frames, then tells the handler that there are no more.
+    fn end_of_input(
+        &mut self,
+        input: &mut BytesMut,
+        hand: &mut Hand,
+        office: &dyn Office,
+    ) -> Result<(), Cause> {
+        let Framed { codec, handler } = self;
+        while !hand.paused {
+            let decoded = codec.decode_eof(input);
+            let decoded = decoded.map_err(|error| Cause::codec_failed(error.into()))?;
+            let mut cx = Context::new(hand, codec, office);
+            let Some(frame) = decoded else {
+                if !input.is_empty() {
+                    return Err(Cause::Truncated);
+                }
+                return handler.on_eof(&mut cx).map_err(Cause::handler_failed);
+            };
+            handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
+            hand.frames_count += 1;
+            if !hand.reads() {
+                return Ok(());
+            }
+        }
+        hand.eof_left = true;
+        Ok(())
+    }
+}
+
 /// Encodes what another thread sent.
 fn send<C: Codec>(codec: &mut C, parcel: Parcel, hand: &mut Hand) -> Result<(), Cause> {
     let message = parcel.unpack::<C::Message>();
@@ -157,32 +215,4 @@ fn send<C: Codec>(codec: &mut C, parcel: Parcel, hand: &mut Hand) -> Result<(), 
     let encoded = codec.encode(message, &mut hand.outbox);
     encoded.map_err(|error| Cause::codec_failed(error.into()))?;
     hand.check_overflow().map_err(|_| Cause::Overflow)
-}
-
-/// Takes the last frames, then tells the handler that there are no more.
-fn end_of_input<C, H>(
-    codec: &mut C,
-    handler: &mut H,
-    input: &mut BytesMut,
-    hand: &mut Hand,
-    office: &dyn Office,
-) -> Result<(), Cause>
-where
-    C: Codec,
-    H: Handler<C::Frame, C::Message>,
-{
-    loop {
-        let decoded = codec.decode_eof(input).map_err(|error| Cause::codec_failed(error.into()))?;
-        let Some(frame) = decoded else { break };
-        let mut cx = Context::new(hand, codec, office);
-        handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
-        if !hand.reads() {
-            return Ok(());
-        }
-    }
-    if !input.is_empty() {
-        return Err(Cause::Truncated);
-    }
-    let mut cx = Context::new(hand, codec, office);
-    handler.on_eof(&mut cx).map_err(Cause::handler_failed)
 }

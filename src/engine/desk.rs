@@ -15,7 +15,7 @@ use crate::core::limits::{Admission, Permit};
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Listening, Placement};
+use crate::words::config::{Limits, Listening, Placement, Timeouts};
 use crate::words::error::Error;
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
@@ -71,18 +71,21 @@ pub(crate) struct Desk<K: Kernel> {
     /// count: who waits says so and tries again, who releases counts down and then looks here.
     starved: AtomicBool,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
+    listening: Arc<[Listening]>,
 }
 
 impl<K: Kernel> Desk<K> {
     pub(crate) fn new(
         wake: Box<dyn Wake>,
         clock: impl Fn() -> Time + Send + Sync + 'static,
+        listening: Arc<[Listening]>,
     ) -> Self {
         Desk {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
             starved: AtomicBool::new(false),
             clock: Box::new(clock),
+            listening,
         }
     }
 
@@ -118,6 +121,14 @@ impl<K: Kernel> Office for Arc<Desk<K>> {
     fn post(&self) -> Arc<dyn Post> {
         Arc::clone(self) as Arc<dyn Post>
     }
+
+    fn now(&self) -> Time {
+        (self.clock)()
+    }
+
+    fn timeouts(&self, listener: u16) -> Timeouts {
+        self.listening[usize::from(listener)].timeouts.clone()
+    }
 }
 
 impl<K: Kernel> fmt::Debug for Desk<K> {
@@ -140,7 +151,7 @@ pub(crate) enum Ending {
 pub(crate) struct Common<K: Kernel> {
     pub(crate) limits: Limits,
     /// Those of each listener, by its number.
-    listening: Vec<Listening>,
+    pub(crate) listening: Arc<[Listening]>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
@@ -162,7 +173,7 @@ struct Progress {
 }
 
 impl<K: Kernel> Common<K> {
-    pub(crate) fn new(limits: Limits, listening: Vec<Listening>, placement: Placement) -> Self {
+    pub(crate) fn new(limits: Limits, listening: Arc<[Listening]>, placement: Placement) -> Self {
         let admission = Admission::new(limits.connections_max);
         Common {
             limits,

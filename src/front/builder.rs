@@ -223,7 +223,7 @@ impl Builder {
         }
         let clock = Clock::start();
         let listening = plans.iter_mut().map(|plan| plan.listening(&limits));
-        let listening = listening.collect::<Result<Vec<_>, _>>()?;
+        let listening = listening.collect::<Result<Arc<[_]>, _>>()?;
         let common = Arc::new(Common::new(limits, listening, placement));
         let kernels = (0..threads.reactors)
             .map(|_| MioKernel::new(clock, common.limits.events_per_turn))
@@ -231,7 +231,10 @@ impl Builder {
             .map_err(|error| Error::io("making a poll", error))?;
         let desks: Vec<_> = kernels
             .iter()
-            .map(|kernel| Arc::new(Desk::new(Box::new(kernel.waker()), move || clock.now())))
+            .map(|kernel| {
+                let listening = Arc::clone(&common.listening);
+                Arc::new(Desk::new(Box::new(kernel.waker()), move || clock.now(), listening))
+            })
             .collect();
         common.set_desks(desks.clone());
         let mut addrs = Vec::with_capacity(plans.len());

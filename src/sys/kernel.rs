@@ -71,6 +71,9 @@ pub(crate) trait Kernel: Send + 'static {
     /// Sends FIN after what was written.
     fn shutdown_write(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
 
+    /// Answers with the error that has ended the stream, if there is one: once.
+    fn take_error(&mut self, stream: &mut Self::Stream) -> io::Result<()>;
+
     /// Closes the stream; the kernel goes on to deliver what was written.
     fn close(&mut self, stream: Self::Stream);
 
@@ -87,6 +90,8 @@ pub(crate) struct Event {
     pub(crate) readable: bool,
     /// There is room to write, or an error waits.
     pub(crate) writable: bool,
+    /// The stream is broken, or both ends have finished.
+    pub(crate) hangup: bool,
     /// A short read proves nothing this time: urgent data, the end of input or an error is there.
     pub(crate) drain: bool,
 }

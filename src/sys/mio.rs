@@ -137,6 +137,10 @@ impl Kernel for MioKernel {
         stream.shutdown(Shutdown::Write)
     }
 
+    fn take_error(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        stream.take_error()?.map_or(Ok(()), Err)
+    }
+
     /// No deregistration: epoll and kqueue forget a descriptor that is closed (a system call
     /// saved), and for IOCP and poll(2) mio does it when the stream is dropped.
     fn close(&mut self, stream: TcpStream) {
@@ -220,6 +224,7 @@ fn translate(event: &MioEvent) -> Event {
         token: event.token().0,
         readable: event.is_readable() || read_closed || error,
         writable: event.is_writable() || write_closed || error,
+        hangup: write_closed || error,
         drain: event.is_priority() || read_closed || write_closed || error,
     }
 }

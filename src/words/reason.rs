@@ -67,6 +67,12 @@ pub enum Cause {
     HandlerPanicked,
     /// The codec could not make sense of the input, or could not encode a message.
     CodecFailed(Arc<dyn StdError + Send + Sync>),
+    /// The first frame did not come within `first_frame`.
+    FirstFrameTimeout,
+    /// A frame began and did not end within `frame`.
+    FrameTimeout,
+    /// The peer was silent for longer than `idle` lets it.
+    IdleTimeout,
     /// Output waited for `write_stall` without a single byte of progress.
     WriteStalled,
     /// Output of one connection exceeded `send_max_bytes`.
@@ -157,7 +163,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 13] = [
+    pub(crate) const LABELS: [&'static str; 16] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -166,6 +172,9 @@ impl Cause {
         "handler_failed",
         "handler_panicked",
         "codec_failed",
+        "first_frame_timeout",
+        "frame_timeout",
+        "idle_timeout",
         "write_stalled",
         "overflow",
         "server_stopped",
@@ -184,11 +193,14 @@ impl Cause {
             Cause::HandlerFailed(_) => 5,
             Cause::HandlerPanicked => 6,
             Cause::CodecFailed(_) => 7,
-            Cause::WriteStalled => 8,
-            Cause::Overflow => 9,
-            Cause::ServerStopped => 10,
-            Cause::Drained => 11,
-            Cause::Io(..) => 12,
+            Cause::FirstFrameTimeout => 8,
+            Cause::FrameTimeout => 9,
+            Cause::IdleTimeout => 10,
+            Cause::WriteStalled => 11,
+            Cause::Overflow => 12,
+            Cause::ServerStopped => 13,
+            Cause::Drained => 14,
+            Cause::Io(..) => 15,
         }
     }
 
@@ -208,7 +220,11 @@ impl Cause {
             | Cause::HandlerFailed(_)
             | Cause::HandlerPanicked
             | Cause::CodecFailed(_) => Blame::App,
-            Cause::WriteStalled | Cause::Overflow => Blame::Limit,
+            Cause::FirstFrameTimeout
+            | Cause::FrameTimeout
+            | Cause::IdleTimeout
+            | Cause::WriteStalled
+            | Cause::Overflow => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -248,6 +264,9 @@ impl fmt::Display for Cause {
             Cause::HandlerFailed(error) => write!(f, "the handler failed: {error}"),
             Cause::HandlerPanicked => write!(f, "the handler panicked"),
             Cause::CodecFailed(error) => write!(f, "the codec failed: {error}"),
+            Cause::FirstFrameTimeout => write!(f, "the first frame did not come in time"),
+            Cause::FrameTimeout => write!(f, "a frame did not end in time"),
+            Cause::IdleTimeout => write!(f, "the peer was silent for too long"),
             Cause::WriteStalled => write!(f, "the peer took no output for too long"),
             Cause::Overflow => write!(f, "too much output was queued"),
             Cause::ServerStopped => write!(f, "the server was stopped"),

@@ -71,7 +71,7 @@ impl Connection {
         self.forget_parcels();
         self.finish();
         if self.send == SendHalf::Closed && !again {
-            self.deadline = now.after(rules.timeouts.linger);
+            self.linger(now, rules);
         }
         self.end_if_over();
     }
@@ -89,7 +89,7 @@ impl Connection {
         debug_assert_eq!(self.send, SendHalf::Finishing);
         self.send = SendHalf::Closed;
         if self.flags.discarding {
-            self.deadline = now.after(rules.timeouts.linger);
+            self.linger(now, rules);
             if cfg!(switchboard_sim_mutant = "linger_skipped") {
                 self.die(Cause::Closed);
             }
@@ -114,26 +114,6 @@ impl Connection {
         }
     }
 
-    /// Output has waited for as long as it may; whether there is no room at all is not known yet.
-    pub(crate) fn seems_stalled(&self, now: Time) -> bool {
-        now >= self.deadline && self.outbox.is_some() && !self.flags.dead
-    }
-
-    /// The wheel says that `deadline` may have come. True if it has.
-    pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
-        let early = now < self.deadline && !cfg!(switchboard_sim_mutant = "timer_early");
-        if early || self.flags.dead {
-            return false;
-        }
-        self.deadline = Time::NEVER;
-        if self.outbox.is_some() {
-            self.abort(Cause::WriteStalled);
-        } else {
-            self.die(Cause::Closed);
-        }
-        true
-    }
-
     /// Over when both halves are, nothing waits for the session, and it is at rest.
     pub(super) fn end_if_over(&mut self) {
         let flags = &self.flags;
@@ -155,7 +135,7 @@ impl Connection {
         self.because(cause);
         self.flags.dead = true;
         self.flags.eof = false;
-        self.deadline = Time::NEVER;
+        self.output_by = Time::NEVER;
         self.partial = None;
         self.forget_parcels();
         self.inbox = None;

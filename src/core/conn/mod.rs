@@ -14,6 +14,7 @@
 mod close;
 mod halves;
 mod rules;
+mod times;
 #[cfg(test)]
 mod tests;
 
@@ -28,9 +29,11 @@ use super::context::{Hand, Verdict};
 use super::handle::{Gate, Parcel};
 use super::lane::Lane;
 use super::session::{Errand, Inbox, Session};
+use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::parts::timer::TimerId;
 use crate::words::clock::Time;
+use crate::words::config::Timeouts;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
 use crate::words::sync::Arc;
@@ -48,6 +51,8 @@ pub(crate) enum Next {
     Serve,
     /// Read and throw away.
     Discard,
+    /// Ask the system what is wrong with the socket.
+    Probe,
     /// Close the socket; the record goes when the session is at rest.
     Reap,
     /// Nothing, until something happens.
@@ -69,8 +74,17 @@ pub(crate) struct Connection {
     inbox: Option<Box<Inbox>>,
     /// Why it ends, once that is certain; the first cause counts.
     cause: Option<Box<Cause>>,
+    /// Where it was told to have other timeouts than its listener.
+    own_timeouts: Option<Arc<Timeouts>>,
+    /// Those of the protocol; with the session while that is out.
+    timers: Option<Box<Timers>>,
     /// When a write stall or the linger is over; `NEVER` if neither is on.
-    deadline: Time,
+    output_by: Time,
+    /// When the peer was last heard of.
+    last_seen: Time,
+    /// When the frame that waits for its rest began; until the first one is whole, when the
+    /// connection was opened; else `NEVER`.
+    frame_since: Time,
     timer: Option<TimerId>,
     recv: RecvHalf,
     send: SendHalf,
@@ -100,6 +114,18 @@ struct Flags {
     eof: bool,
     /// Queued output reached the high watermark and has not fallen to the low one.
     choked: bool,
+    /// Its first frame was handled.
+    greeted: bool,
+    /// The protocol does not want to read for now.
+    paused: bool,
+    /// It stopped in the middle of its input; what is left may have whole frames.
+    unserved: bool,
+    /// A timer of the protocol is due.
+    timer_due: bool,
+    /// The system says that the connection is broken, or that both sides have finished.
+    hangup: bool,
+    /// It may await something earlier than its entry in the wheel says.
+    sooner: bool,
     /// The peer had finished when we did.
     peer_first: bool,
     /// Input is read only to be thrown away.
@@ -112,7 +138,7 @@ struct Flags {
 
 impl Connection {
     /// A connection that has just been accepted; its session is out to be made and opened.
-    pub(crate) fn new(peer: SocketAddr) -> Self {
+    pub(crate) fn new(peer: SocketAddr, now: Time) -> Self {
         Connection {
             peer,
             session: None,
@@ -121,7 +147,11 @@ impl Connection {
             outbox: None,
             inbox: None,
             cause: None,
-            deadline: Time::NEVER,
+            own_timeouts: None,
+            timers: None,
+            output_by: Time::NEVER,
+            last_seen: now,
+            frame_since: now,
             timer: None,
             recv: RecvHalf::Open,
             send: SendHalf::Open,
@@ -173,6 +203,9 @@ impl Connection {
         }
         let at_rest = self.session.is_some();
         let may_read = flags.readable && self.recv == RecvHalf::Open;
+        if flags.hangup && !may_read {
+            return Next::Probe;
+        }
         if flags.discarding && self.inbox.is_some() && at_rest {
             return Next::Serve;
         }
@@ -185,10 +218,12 @@ impl Connection {
         if !at_rest {
             return Next::Rest;
         }
-        if may_read && !flags.choked {
+        let unserved = flags.unserved && !flags.paused;
+        if may_read && !flags.choked && !flags.paused && !unserved {
             return Next::Read;
         }
-        if flags.eof || self.inbox.is_some() {
+        let eof = flags.eof && !flags.paused;
+        if unserved || eof || flags.timer_due || self.inbox.is_some() {
             return Next::Serve;
         }
         Next::Rest
@@ -201,6 +236,17 @@ impl Connection {
         self.flags.drain_reads |= drain && !cfg!(switchboard_sim_mutant = "urgent_ignored");
     }
 
+    /// The kernel says that the connection is broken, or that both sides have finished. While we
+    /// read, a read tells which; but we may not.
+    pub(crate) fn handle_hangup(&mut self) {
+        self.flags.hangup = true;
+    }
+
+    /// The kernel was asked, and nothing is wrong.
+    pub(crate) fn handle_sound(&mut self) {
+        self.flags.hangup = false;
+    }
+
     /// The kernel says that there may be room for output.
     pub(crate) fn handle_writable(&mut self) {
         self.flags.write_blocked = false;
@@ -210,22 +256,27 @@ impl Connection {
     pub(crate) fn handle_read_blocked(&mut self) {
         self.flags.readable = false;
         self.flags.drain_reads = false;
+        self.flags.hangup = false;
     }
 
     /// A read brought some bytes; `drained` if it brought less than it could have and the platform
     /// takes that as proof that there is no more.
     #[inline]
-    pub(crate) fn handle_received(&mut self, drained: bool) {
+    pub(crate) fn handle_received(&mut self, drained: bool, now: Time) {
+        self.note_seen(now);
         if drained && !self.flags.drain_reads {
             self.flags.readable = false;
         }
     }
 
     /// A read brought the end of input.
-    pub(crate) fn handle_eof(&mut self) {
+    pub(crate) fn handle_eof(&mut self, now: Time) {
         debug_assert_eq!(self.recv, RecvHalf::Open);
+        self.note_seen(now);
         self.recv = RecvHalf::Finished;
         self.flags.readable = false;
+        // This read has told.
+        self.flags.hangup = false;
         if self.flags.discarding {
             self.end_if_over();
         } else {
@@ -241,10 +292,11 @@ impl Connection {
 
     /// Keeps input that is not a whole frame.
     #[inline]
-    pub(crate) fn keep_partial(&mut self, partial: BytesMut) {
+    pub(crate) fn keep_partial(&mut self, partial: BytesMut, now: Time) {
         debug_assert!(self.partial.is_none());
         if !partial.is_empty() && !self.flags.dead && !self.flags.discarding {
             self.partial = Some(Box::new(partial));
+            self.note_partial(now);
         }
     }
 
@@ -261,6 +313,7 @@ impl Connection {
         debug_assert!(session.is_some(), "a session that is out is not sent out again");
         let session = session?;
         self.flags.out = true;
+        (self.flags.timer_due, self.flags.unserved) = (false, false);
         self.lend(id, hand, rules);
         let eof = std::mem::take(&mut self.flags.eof);
         let inbox = self.inbox.take();
@@ -277,10 +330,16 @@ impl Connection {
         hand.id = id;
         hand.peer = self.peer;
         hand.gate.clone_from(&self.gate);
+        hand.timers = self.timers.take();
+        hand.timeouts.clone_from(&self.own_timeouts);
+        hand.paused = self.flags.paused;
         hand.verdict = self.verdict();
         hand.queued_bytes = self.queued_bytes();
         hand.posted_bytes = 0;
         hand.send_max_bytes = rules.limits.send_max_bytes;
+        hand.timers_max = rules.limits.timers_max;
+        hand.timeouts_changed = false;
+        (hand.unserved, hand.eof_left, hand.frames_count) = (false, false, 0);
     }
 
     /// What was decided before, which binds the next job too.
@@ -305,6 +364,7 @@ impl Connection {
         self.flags.out = false;
         self.session = session;
         self.gate = hand.gate.take();
+        self.take_times_back(hand, now);
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
         self.obey(verdict, now, rules);
@@ -352,12 +412,14 @@ impl Connection {
     /// The system took some output. True if none is left.
     pub(crate) fn handle_written(&mut self, now: Time, rules: Rules<'_>) -> bool {
         let left = self.queued_bytes();
-        if self.deadline != Time::NEVER {
-            self.deadline =
-                if left == 0 { Time::NEVER } else { now.after(rules.timeouts.write_stall) };
+        if self.output_by != Time::NEVER {
+            let stall = self.timeouts(rules).write_stall;
+            self.output_by = if left == 0 { Time::NEVER } else { now.after(stall) };
         }
+        self.note_sent(now, rules);
         if self.flags.choked && left <= rules.limits.send_low_bytes {
             self.flags.choked = false;
+            self.listen_again(now);
             if self.send == SendHalf::Open {
                 self.inbox_mut().drained = true;
             }
@@ -374,8 +436,8 @@ impl Connection {
     /// The system took no more output.
     pub(crate) fn handle_write_blocked(&mut self, now: Time, rules: Rules<'_>) {
         self.flags.write_blocked = true;
-        if self.deadline == Time::NEVER {
-            self.deadline = now.after(rules.timeouts.write_stall);
+        if self.output_by == Time::NEVER {
+            self.await_until(now.after(self.timeouts(rules).write_stall));
         }
         if let Some(outbox) = &mut self.outbox {
             outbox.compact();
@@ -409,10 +471,10 @@ impl Connection {
         self.inbox.get_or_insert_default()
     }
 
-    /// When it wants to be looked at although nothing has happened.
+    /// Whether a write stall or the linger is on.
     #[inline]
-    pub(crate) fn deadline(&self) -> Time {
-        self.deadline
+    pub(crate) fn awaits_output(&self) -> bool {
+        self.output_by != Time::NEVER
     }
 
     #[inline]

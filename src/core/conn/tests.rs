@@ -108,7 +108,7 @@ impl Rig {
         let mut limits = Limits::for_descriptors(None);
         (limits.send_high_bytes, limits.send_low_bytes) = (HIGH, LOW);
         limits.linger_bytes = 1000;
-        let mut conn = Connection::new("192.0.2.1:1".parse().expect("an address"));
+        let mut conn = Connection::new("192.0.2.1:1".parse().expect("an address"), Time::ZERO);
         let mut hand = Hand::blank();
         conn.lend(id(), &mut hand, rules(&limits));
         let errand = Errand { open: true, ..Errand::default() };
@@ -173,7 +173,7 @@ impl Rig {
         self.conn.handle_output(&mut hand, rules(&self.limits));
         self.crossings.0 += usize::from(!before && self.conn.flags.choked);
         self.input.1 = self.input.0 - input.len();
-        self.conn.keep_partial(input);
+        self.conn.keep_partial(input, self.now);
         self.check();
         self.run();
     }
@@ -223,8 +223,8 @@ impl Rig {
     /// Lets time go by, with the timers that fire.
     pub(super) fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        let due = self.conn.deadline <= self.now && !self.conn.flags.dead;
-        assert_eq!(self.conn.handle_timeout(self.now), due);
+        let due = self.conn.output_by <= self.now && !self.conn.flags.dead;
+        self.conn.handle_timeout(self.now, rules(&self.limits));
         assert!(!due || self.conn.flags.dead, "a deadline that came ends it");
         self.check();
         self.run();
@@ -238,6 +238,7 @@ impl Rig {
                 Next::Finish => self.finish(),
                 Next::Read | Next::Serve => self.serve(),
                 Next::Discard => self.discard(),
+                Next::Probe => self.probe(),
                 Next::Rest | Next::Reap => return self.check(),
             }
             self.check();
@@ -274,6 +275,10 @@ impl Rig {
             if blocked { self.now.after(self.limits.timeouts.write_stall) } else { Time::NEVER };
     }
 
+    fn probe(&mut self) {
+        if self.peer.broken { self.conn.die(Cause::PeerReset) } else { self.conn.handle_sound() }
+    }
+
     fn finish(&mut self) {
         assert!(self.conn.outbox.is_none() && self.out.is_none() && !self.peer.got_fin);
         self.peer.got_fin = true;
@@ -291,7 +296,7 @@ impl Rig {
             assert_eq!(self.conn.recv, RecvHalf::Open);
             assert!(!self.conn.flags.choked);
             if !self.read(&mut input) {
-                return self.conn.keep_partial(input);
+                return self.conn.keep_partial(input, self.now);
             }
         }
         let expected = (self.input.1..).map(byte);
@@ -314,7 +319,7 @@ impl Rig {
         }
         let count = self.peer.incoming.min(room);
         if count == 0 && self.peer.fin {
-            self.conn.handle_eof();
+            self.conn.handle_eof(self.now);
             return false;
         }
         if count == 0 {
@@ -325,7 +330,7 @@ impl Rig {
         let bytes = (self.input.0..self.input.0 + count).map(byte);
         input.extend(bytes);
         self.input.0 += count;
-        self.conn.handle_received(count < room);
+        self.conn.handle_received(count < room, self.now);
         true
     }
 
@@ -351,12 +356,12 @@ impl Rig {
             assert_eq!(handle.is_open(), !conn.flags.dead, "the gate tells the truth");
         }
         if conn.flags.dead {
-            assert_eq!((conn.next(), conn.deadline), (Next::Reap, Time::NEVER));
+            assert_eq!((conn.next(), conn.output_by), (Next::Reap, Time::NEVER));
             return assert!(conn.partial.is_none() && conn.inbox.is_none());
         }
         let lingers = conn.flags.discarding && conn.send == SendHalf::Closed;
-        let deadline = if lingers { conn.deadline } else { self.stall };
-        assert_eq!(conn.deadline, deadline, "a write stall is per byte of progress");
+        let deadline = if lingers { conn.output_by } else { self.stall };
+        assert_eq!(conn.output_by, deadline, "a write stall is per byte of progress");
         assert!(!lingers || deadline != Time::NEVER);
         assert!(deadline == Time::NEVER || conn.outbox.is_some() || lingers);
         assert_eq!(conn.flags.choked, self.crossings.0 > self.crossings.1);

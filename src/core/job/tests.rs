@@ -7,6 +7,7 @@ use crate::core::handle::{Command, Handle, Post};
 use crate::core::handler::Handler;
 use crate::core::session::Maker;
 use crate::parts::buf::Outbox;
+use crate::words::config::Timeouts;
 use crate::words::error::Outcome;
 use crate::words::reason::ClosePhase;
 use bytes::Bytes;
@@ -76,6 +77,14 @@ impl Post for Nowhere {
 impl Office for Nowhere {
     fn post(&self) -> Arc<dyn Post> {
         Arc::new(Nowhere)
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO
+    }
+
+    fn timeouts(&self, _: u16) -> Timeouts {
+        Timeouts::default()
     }
 }
 

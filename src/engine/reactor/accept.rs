@@ -314,7 +314,7 @@ impl<K: Kernel> Reactor<K> {
         let mut newcomer = Some((stream, permit));
         let made = self.table.insert_with(|_| {
             let (stream, permit) = newcomer.take().expect("asked for once");
-            Entry::new(stream, permit, door, Connection::new(peer))
+            Entry::new(stream, permit, door, Connection::new(peer, self.io.now))
         });
         let Ok(id) = made else {
             let (stream, permit) = newcomer.take()?;
@@ -324,7 +324,8 @@ impl<K: Kernel> Reactor<K> {
         self.io.counters.opened += 1;
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
-        entry.conn.lend(id, &mut job.hand, self.io.common.rules(entry.door));
+        (job.hand.now, job.hand.door) = (self.io.now, door);
+        entry.conn.lend(id, &mut job.hand, self.io.common.rules(door));
         if eager {
             // Watched when it comes to rest.
             entry.conn.handle_readable(false);

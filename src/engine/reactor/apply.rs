@@ -37,17 +37,18 @@ impl<K: Kernel> Reactor<K> {
             return;
         };
         let io = &mut self.io;
+        io.tick();
         let session = job.session.take();
         entry.conn.handle_done(session, &mut job.hand, io.now, io.common.rules(entry.door));
         let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);
         let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
-                entry.conn.keep_partial(BytesMut::from(&input[..]));
+                entry.conn.keep_partial(BytesMut::from(&input[..]), io.now);
             }
             Some(input)
         } else {
-            entry.conn.keep_partial(input);
+            entry.conn.keep_partial(input, io.now);
             None
         };
         // What it said is written now, before the buffer in which that may stand is given back.

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!  sleep ─▶ mail ─▶ accept ─▶ run ─▶ expire ─▶ reap ─┐
-//!    ▲                │        │                 │    │   every phase is bounded
-//!    │                └── Job ─┴──── Job ────────┘    │   and can be left in the middle
+//!    ▲                │        │       │         │    │   every phase is bounded
+//!    │                └── Job ─┴─ Job ─┴── Job ──┘    │   and can be left in the middle
 //!    └────────────────────────────────────────────────┘
 //! ```
 
@@ -109,15 +109,15 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 5 * 8 // gate, partial frame, outbox, inbox, cause: boxes, most often none
-        + 8 // deadline
+        + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
+        + 3 * 8 // when output was awaited, the peer was seen, its frame began
         + 8 // bytes thrown away
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 13 // flags
+        + 19 // flags
         + 3 // door and watch; the permit takes nothing
-        + 4 // padding
+        + 6 // padding
 );
 
 /// What the kernel watches a socket for.
@@ -256,6 +256,9 @@ impl<K: Kernel> Reactor<K> {
                     if event.writable {
                         entry.conn.handle_writable();
                     }
+                    if event.hangup {
+                        entry.conn.handle_hangup();
+                    }
                     self.io.enqueue(id, entry);
                 }
                 None => {}
@@ -284,7 +287,7 @@ impl<K: Kernel> Reactor<K> {
             }
         }
         self.batch = 0;
-        self.phase = Phase::Expire;
+        self.begin_expiring();
         None
     }
 
@@ -327,26 +330,38 @@ impl<K: Kernel> Reactor<K> {
         self.port.offload(job).err()
     }
 
-    /// Lets those deadlines fire that have come.
-    fn expire_timers(&mut self) {
+    /// Finds those whose deadline may have come.
+    fn begin_expiring(&mut self) {
+        debug_assert!(self.due.is_empty());
         self.io.wheel.expire(self.io.now, &mut self.due);
-        let mut due = std::mem::take(&mut self.due);
-        for id in due.drain(..) {
-            let Some(entry) = self.table.get_mut(id) else { continue };
-            *entry.conn.timer_mut() = None;
-            if entry.conn.seems_stalled(self.io.now) {
-                // The system tells of room only once there is plenty. A peer that takes a little
-                // now and then has made some: what is written into it moves the deadline on.
-                entry.conn.handle_writable();
-                self.io.advance(id, entry, May::Queue);
-            }
-            if entry.conn.handle_timeout(self.io.now) {
-                self.io.doomed.push(id);
-            } else {
-                self.io.arm(id, entry);
+        self.due.reverse();
+        self.phase = Phase::Expire;
+    }
+
+    /// Lets those deadlines fire that have come; hands out one job at a time.
+    fn expire_timers(&mut self) -> Option<Box<Job>> {
+        while let Some(id) = self.due.pop() {
+            if let Some(job) = self.expire(id).and_then(|job| self.dispatch(job)) {
+                return Some(job);
             }
         }
-        self.due = due;
+        self.phase = Phase::Reap;
+        None
+    }
+
+    fn expire(&mut self, id: ConnId) -> Option<Box<Job>> {
+        let entry = self.table.get_mut(id)?;
+        *entry.conn.timer_mut() = None;
+        if entry.conn.seems_late(self.io.now, self.io.common.rules(entry.door)) {
+            entry.conn.look_again(self.io.now);
+            let job = self.io.advance(id, entry, May::Serve);
+            if job.is_some() {
+                return job;
+            }
+        }
+        let changed = entry.conn.handle_timeout(self.io.now, self.io.common.rules(entry.door));
+        let may = if changed { May::Serve } else { May::Queue };
+        self.io.advance(id, entry, may)
     }
 
     /// Whether nothing is left that this reactor would have to wait for.
@@ -425,11 +440,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
                 Phase::Accept => self.accept_ready(),
                 Phase::Run => self.run_ready(),
-                Phase::Expire => {
-                    self.expire_timers();
-                    self.phase = Phase::Reap;
-                    None
-                }
+                Phase::Expire => self.expire_timers(),
                 Phase::Reap => self.reap_closed(),
                 Phase::Stopped => {
                     self.io.common.reactor_stopped();

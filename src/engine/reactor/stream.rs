@@ -24,8 +24,10 @@ use crate::words::sync::Arc;
 pub(super) struct Io<K: Kernel> {
     pub(super) kernel: K,
     pub(super) common: Arc<Common<K>>,
-    /// Read once per turn.
+    /// Read once per turn, and after so many jobs in it.
     pub(super) now: Time,
+    /// Jobs since then.
+    ticks: u32,
     /// Connections that want something, each at most once.
     pub(super) ready: VecDeque<ConnId>,
     /// Connections to be closed at the end of the turn; may name one twice.
@@ -49,6 +51,8 @@ pub(super) enum May {
     Queue,
 }
 
+/// Jobs after which the time is read again.
+const TICKS: u32 = 8;
 /// Parts of one gathered write: what a turn's output rarely exceeds; more leave in a second call.
 const SLICES: usize = 16;
 /// The least room for the rest of a frame, so that a dripping peer does not cost a call per byte.
@@ -65,6 +69,7 @@ impl<K: Kernel> Io<K> {
         let limits = &common.limits;
         Io {
             now,
+            ticks: 0,
             ready: VecDeque::new(),
             doomed: Vec::new(),
             wheel: Wheel::new(now),
@@ -89,6 +94,7 @@ impl<K: Kernel> Io<K> {
             match (entry.conn.next(), may) {
                 (Next::Write, _) => self.write(id, entry),
                 (Next::Finish, _) => self.finish(entry),
+                (Next::Probe, _) => self.probe(entry),
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
                     if job.is_some() {
@@ -125,6 +131,17 @@ impl<K: Kernel> Io<K> {
         job
     }
 
+    /// A job has come back. The time is read once per turn, and once in a while in a turn of many
+    /// jobs, so that nobody's silence seems longer than it is.
+    #[inline]
+    pub(super) fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks >= TICKS {
+            self.ticks = 0;
+            self.now = self.kernel.now();
+        }
+    }
+
     /// Puts a connection at the end of the ready list, unless it stands there.
     pub(super) fn enqueue(&mut self, id: ConnId, entry: &mut Entry<K>) {
         if entry.conn.enqueue() {
@@ -135,7 +152,11 @@ impl<K: Kernel> Io<K> {
     /// Sees to it that the wheel fires no later than the connection's deadline.
     #[inline]
     pub(super) fn arm(&mut self, id: ConnId, entry: &mut Entry<K>) {
-        let deadline = entry.conn.deadline();
+        if !entry.conn.wants_arming() {
+            return;
+        }
+        entry.conn.handle_armed();
+        let deadline = entry.conn.deadline(self.common.rules(entry.door));
         if deadline == Time::NEVER {
             return;
         }
@@ -171,6 +192,7 @@ impl<K: Kernel> Io<K> {
         let taken = entry.conn.take_session(id, &mut job.hand, self.common.rules(entry.door));
         let (session, errand) = taken?;
         job.serve_later(session, errand);
+        (job.hand.now, job.hand.door) = (self.now, entry.door);
         job.input = Input { given_bytes: bytes.len(), bytes, leased };
         job.timed = entry.conn.lane.is_slow();
         Some(job)
@@ -194,12 +216,12 @@ impl<K: Kernel> Io<K> {
             self.habits[usize::from(entry.door)].learn(spoke);
         }
         match answer {
-            Ok(0) => entry.conn.handle_eof(),
+            Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
                 self.counters.received_bytes += count as u64;
                 let drains =
                     K::SHORT_READ_DRAINS || cfg!(switchboard_sim_mutant = "short_read_drains");
-                entry.conn.handle_received(drains && count < room);
+                entry.conn.handle_received(drains && count < room, self.now);
                 return self.job(id, entry, input, leased);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
@@ -208,7 +230,7 @@ impl<K: Kernel> Io<K> {
         if leased {
             self.pool.give_back(input);
         } else {
-            entry.conn.keep_partial(input);
+            entry.conn.keep_partial(input, self.now);
         }
         None
     }
@@ -219,9 +241,9 @@ impl<K: Kernel> Io<K> {
         let mut input = self.pool.lease();
         let room = input.capacity();
         match self.kernel.read(stream, &mut input) {
-            Ok(0) => entry.conn.handle_eof(),
+            Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
-                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room);
+                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room, self.now);
                 entry.conn.handle_discarded(count, self.common.rules(entry.door));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
@@ -241,7 +263,7 @@ impl<K: Kernel> Io<K> {
                 self.counters.sent_bytes += count as u64;
                 // A deadline counts from now, not from the beginning of a turn in which handlers
                 // may have taken their time. Without one, nobody asks for the time.
-                let timed = entry.conn.deadline() != Time::NEVER;
+                let timed = entry.conn.awaits_output();
                 let now = if timed { self.kernel.now() } else { self.now };
                 if entry.conn.handle_written(now, self.common.rules(entry.door)) {
                     self.watch_for_room(id, entry, false);
@@ -266,9 +288,21 @@ impl<K: Kernel> Io<K> {
         }
         let Some(stream) = entry.stream.as_mut() else { return };
         match write_once(&mut self.kernel, stream, outbox) {
-            Ok(count) => self.counters.sent_bytes += count as u64,
+            Ok(count) => {
+                self.counters.sent_bytes += count as u64;
+                entry.conn.note_sent(self.now, self.common.rules(entry.door));
+            }
             // It is queued; the next attempt finds out why.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => entry.conn.die(Cause::of_io(&error)),
+        }
+    }
+
+    /// Asks what is wrong with a socket that is not read at the moment.
+    fn probe(&mut self, entry: &mut Entry<K>) {
+        let Some(stream) = entry.stream.as_mut() else { return };
+        match self.kernel.take_error(stream) {
+            Ok(()) => entry.conn.handle_sound(),
             Err(error) => entry.conn.die(Cause::of_io(&error)),
         }
     }

@@ -1,5 +1,6 @@
 //! `App`: the protocol that the simulated server speaks, and the book it keeps of every call.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use super::trace::Note;
 use crate::core::context::{Context, SendError};
 use crate::core::handle::Handle;
 use crate::core::handler::Handler;
+use crate::words::clock::Time;
 use crate::words::error::Outcome;
 use crate::words::id::ConnId;
 use crate::words::reason::{Cause, CloseReason};
@@ -58,6 +60,11 @@ pub(super) struct Life {
     pub(super) finish_asked: bool,
     pub(super) overflowed: bool,
     pub(super) drain_told: bool,
+    /// When the last frame was handled.
+    pub(super) handled_at: Time,
+    /// Timers that are set, by their key.
+    pub(super) timers: BTreeMap<u64, Time>,
+    pub(super) paused: bool,
     pub(super) reason: Option<CloseReason>,
 }
 
@@ -259,6 +266,55 @@ impl Talker {
     }
 }
 
+/// The timer that ends a pause.
+const RESUME: u64 = 9;
+
+impl Talker {
+    /// Sets a timer, takes one back, or pauses until one fires.
+    fn use_timers(&self, cx: &mut Context<'_>) {
+        let mut book = lock(&self.app.book);
+        let now = lock(&self.app.net).now;
+        let (key, what) = (book.random.next() % 3, book.random.below(24));
+        let after = Duration::from_micros(book.random.range(0, 30_000));
+        let life = book.life(self.id);
+        match what {
+            0..3 => self.set_timer(cx, key, after, now, life),
+            3 => {
+                let told = cx.cancel_timer(key);
+                if told != life.timers.remove(&key).is_some() {
+                    self.broken("a timer was set and not set");
+                }
+            }
+            4 => {
+                self.set_timer(cx, RESUME, after, now, life);
+                life.paused = true;
+                cx.pause();
+            }
+            _ => {}
+        }
+    }
+
+    fn set_timer(
+        &self,
+        cx: &mut Context<'_>,
+        key: u64,
+        after: Duration,
+        now: Time,
+        life: &mut Life,
+    ) {
+        let room = life.timers.len() < TIMERS_MAX || life.timers.contains_key(&key);
+        if cx.set_timer(key, after).is_ok() != room {
+            self.broken("the wrong number of timers");
+        }
+        if room {
+            life.timers.insert(key, now + after);
+        }
+    }
+}
+
+/// More than there are keys.
+const TIMERS_MAX: usize = 64;
+
 impl Handler for Talker {
     fn on_open(&mut self, cx: &mut Context<'_>) -> Outcome {
         if id_of(cx.peer()) != self.id {
@@ -272,11 +328,16 @@ impl Handler for Talker {
 
     fn on_frame(&mut self, cx: &mut Context<'_>, frame_in: BytesMut) -> Outcome {
         let parsed = parse(&frame_in, self.id);
-        let (expected, opened) = {
+        let now = lock(&self.app.net).now;
+        let (expected, opened, paused) = {
             let mut book = lock(&self.app.book);
             let life = book.life(self.id);
-            (life.frames, life.opened)
+            life.handled_at = now;
+            (life.frames, life.opened, life.paused)
         };
+        if paused {
+            self.broken("a frame while it was paused");
+        }
         let (op, number) = match parsed {
             Ok(parsed) => parsed,
             Err(what) => {
@@ -288,6 +349,7 @@ impl Handler for Talker {
             self.broken(&format!("frame {number} instead of {expected}; opened {opened} times"));
         }
         self.enter("on_frame", |life| life.frames += 1)?;
+        self.use_timers(cx);
         if op == Op::Abort {
             self.note(|life| life.abort_asked = true);
             cx.abort();
@@ -326,6 +388,21 @@ impl Handler for Talker {
 
     fn on_drained(&mut self, _: &mut Context<'_>) -> Outcome {
         self.enter("on_drained", |_| {})
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, key: u64) -> Outcome {
+        self.enter("on_timer", |_| {})?;
+        let mut book = lock(&self.app.book);
+        let now = lock(&self.app.net).now;
+        let life = book.life(self.id);
+        if life.timers.remove(&key).is_none_or(|at| at > now) {
+            self.broken(&format!("timer {key} fired early, twice, or after it was cancelled"));
+        }
+        if key == RESUME {
+            life.paused = false;
+            cx.resume();
+        }
+        Ok(())
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>) -> Outcome {

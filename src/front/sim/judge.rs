@@ -1,9 +1,12 @@
 //! `judge`: what must be true of every connection once it is over, and whether an end was fair.
 
+use std::time::Duration;
+
 use super::app::Life;
 use super::client::{Client, End};
 use super::net::{Facts, Net, ServerEnd};
 use super::plan::Plan;
+use crate::words::config::Idle;
 use crate::words::reason::{Cause, CloseReason};
 
 /// What is wrong with the story of one client; `None` if nothing is.
@@ -49,6 +52,11 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::HandlerFailed(_) => life.failed,
         Cause::HandlerPanicked => life.panicked,
         Cause::WriteStalled => is_fair_stall(plan, facts),
+        Cause::FirstFrameTimeout => {
+            is_fair_wait(plan, life, facts, plan.limits.timeouts.first_frame) && life.frames == 0
+        }
+        Cause::FrameTimeout => is_fair_wait(plan, life, facts, plan.limits.timeouts.frame),
+        Cause::IdleTimeout => is_fair_silence(plan, facts),
         Cause::Overflow => life.overflowed || life.pushes > 0,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
@@ -66,6 +74,27 @@ fn is_fair_stall(plan: &Plan, facts: &Facts) -> bool {
     let overlooked = missed.is_some_and(|missed| attentive && missed > plan.write_stall() / 2);
     waited >= plan.write_stall() && !overlooked
 }
+
+/// A frame was awaited for as long as it may take, and input that had come was looked at.
+fn is_fair_wait(plan: &Plan, life: &Life, facts: &Facts, allowed: Option<Duration>) -> bool {
+    let (Some(accepted), Some(closed)) = (facts.accepted_at, facts.closed_at) else { return false };
+    let begun = accepted.max(life.handled_at);
+    // While a handler takes its time nobody reads.
+    let attentive = plan.faults.stall.is_off() && plan.faults.pause.is_off();
+    let unread = facts.unread_since.map(|since| closed.since(since));
+    let unheard = unread.is_some_and(|unread| attentive && unread > UNREAD_MAX);
+    allowed.is_some_and(|allowed| closed.since(begun) >= allowed) && !unheard
+}
+
+/// The client was silent for that long.
+fn is_fair_silence(plan: &Plan, facts: &Facts) -> bool {
+    let Idle::After(idle) = plan.limits.timeouts.idle else { return false };
+    let last = facts.closed_at.map_or(Duration::ZERO, |at| at.since(facts.heard_at));
+    facts.silence.max(last) >= idle
+}
+
+/// How long input may wait unread when a connection ends for want of it: the rest of a turn.
+const UNREAD_MAX: Duration = Duration::from_millis(30);
 
 /// What was promised was delivered.
 fn judge_delivery(

@@ -155,6 +155,9 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             return Err(ErrorKind::WouldBlock.into());
         };
         net.sockets[id].end = ServerEnd::Held;
+        let now = net.now;
+        net.sockets[id].facts.accepted_at = Some(now);
+        net.sockets[id].facts.heard_at = now;
         net.held.push(id);
         if net.held.len() > net.held_max {
             let (held, max) = (net.held.len(), net.held_max);
@@ -246,6 +249,9 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         }
         socket.up.queue.drain(..count).for_each(|byte| into.extend_from_slice(&[byte]));
         socket.facts.read_bytes += count;
+        if socket.up.queue.is_empty() {
+            socket.facts.unread_since = None;
+        }
         net.note(Note::Read(id, Outcome::Bytes(count)));
         Ok(count)
     }
@@ -299,6 +305,18 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         }
         net.sockets[id].facts.shutdown_at = Some(net.now);
         net.finish_down(id);
+        Ok(())
+    }
+
+    fn take_error(&mut self, stream: &mut SimStream) -> io::Result<()> {
+        let (mut net, id) = (lock(&self.net), stream.id);
+        self.check(&mut net, id, "take_error");
+        let broken = net.sockets[id].reset_up && !net.sockets[id].facts.error_told;
+        net.note(Note::Server(id, Verb::Probe));
+        if broken {
+            net.sockets[id].facts.error_told = true;
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         Ok(())
     }
 

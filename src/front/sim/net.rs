@@ -124,6 +124,12 @@ pub(super) struct Facts {
     pub(super) room_since: Option<Time>,
     /// The longest that room was there before the server wrote into it.
     pub(super) overlooked: Duration,
+    pub(super) accepted_at: Option<Time>,
+    /// When something last came from the client, and the longest time between two such moments.
+    pub(super) heard_at: Time,
+    pub(super) silence: Duration,
+    /// Input waits since then.
+    pub(super) unread_since: Option<Time>,
     pub(super) shutdown_at: Option<Time>,
     pub(super) closed_at: Option<Time>,
     pub(super) reset_by_server: bool,
@@ -138,6 +144,15 @@ pub(super) enum Received {
     Nothing,
     Eof,
     Reset,
+}
+
+impl Facts {
+    /// Something has come from the client.
+    fn hear(&mut self, now: Time) {
+        self.silence = self.silence.max(now.since(self.heard_at));
+        self.heard_at = now;
+        self.unread_since.get_or_insert(now);
+    }
 }
 
 impl Net {
@@ -323,10 +338,12 @@ impl Net {
     }
 
     fn deliver_up(&mut self, id: usize) {
+        let now = self.now;
         let (count, next) = self.portion(self.sockets[id].up.wire.len());
         let socket = &mut self.sockets[id];
         let closed = socket.end == ServerEnd::Closed;
         socket.up.arrive(count, next);
+        socket.facts.hear(now);
         if closed && count > 0 {
             socket.up.queue.clear();
             self.reset_client(id);
@@ -389,6 +406,7 @@ impl Net {
             token: 0,
             readable: !up.queue.is_empty() || up.fin_arrived || *reset_up,
             writable: down.len() < self.window || *reset_up,
+            hangup: *reset_up || (up.fin_arrived && down.fin_sent),
             drain: up.fin_arrived || *reset_up || up.mark.is_some_and(|at| at < up.queue.len()),
         }
     }
@@ -401,7 +419,8 @@ impl Net {
         };
         let readable = level.readable && input;
         let writable = level.writable && room;
-        let event = Event { token: watch.token, readable, writable, drain: level.drain };
+        let (drain, hangup) = (level.drain, level.hangup);
+        let event = Event { token: watch.token, readable, writable, drain, hangup };
         (readable || writable).then_some(event)
     }
 
@@ -430,7 +449,8 @@ impl Net {
                 let (readable, writable) = (self.random.one_in(2), self.random.one_in(2));
                 let drain = self.random.one_in(2);
                 let token = watch.token;
-                events.push(Event { token, readable, writable, drain });
+                let hangup = self.random.one_in(4);
+                events.push(Event { token, readable, writable, drain, hangup });
                 event = None;
             }
             let told = events.len();
@@ -441,7 +461,8 @@ impl Net {
             self.sockets[id].watch = Some(watch);
         }
         let stale = std::mem::take(&mut self.polls[poll].stale);
-        let told = |token| Event { token, readable: true, writable: true, drain: false };
+        let told =
+            |token| Event { token, readable: true, writable: true, drain: false, hangup: true };
         events.extend(stale.into_iter().map(told));
         for at in begin..events.len() {
             let other = self.random.size(begin, events.len() - 1);

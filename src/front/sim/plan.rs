@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::random::{Odds, Random};
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Placement};
+use crate::words::config::{Idle, Limits, Placement, Timeouts};
 
 /// What is to be simulated.
 #[derive(Clone, Debug)]
@@ -176,9 +176,22 @@ fn limits(random: &mut Random) -> Limits {
     limits.timeouts.write_stall = Some(stall);
     let linger = MILLI * u32::try_from(random.size(200, 1_000)).unwrap_or(1);
     limits.timeouts.linger = Some(linger);
+    if random.one_in(2) {
+        hurry(random, &mut limits.timeouts);
+    }
     limits.linger_bytes = random.magnitude(64, 64 << 10);
     limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
     limits
+}
+
+/// Times that come to an end while clients dawdle.
+fn hurry(random: &mut Random, timeouts: &mut Timeouts) {
+    let mut time = || MILLI * u32::try_from(random.size(20, 800)).unwrap_or(1);
+    timeouts.first_frame = Some(time());
+    timeouts.frame = Some(time());
+    timeouts.idle = Idle::After(time());
+    timeouts.frame_rate_min = if random.one_in(2) { 0 } else { 10_000 };
+    timeouts.idle_counts_sent = random.one_in(2);
 }
 
 fn faults(random: &mut Random) -> Faults {

@@ -65,6 +65,7 @@ pub(super) enum Verb {
     Refused,
     Watch,
     WatchFailed,
+    Probe,
     Rewatch,
     Send,
     Receive,

@@ -122,7 +122,7 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let listening = vec![Listening::of(&plan.limits); plan.listeners];
+    let listening = vec![Listening::of(&plan.limits); plan.listeners].into();
     let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
     let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
     let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
@@ -164,7 +164,8 @@ fn build<const DRAINS: bool>(
 ) -> (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>) {
     let desk = |poll| {
         let (wake, clock) = (SimWake { net: Arc::clone(net), poll }, Arc::clone(net));
-        Arc::new(Desk::new(Box::new(wake), move || lock(&clock).now))
+        let listening = Arc::clone(&common.listening);
+        Arc::new(Desk::new(Box::new(wake), move || lock(&clock).now, listening))
     };
     let desks: Vec<_> = (0..plan.sched.reactors).map(desk).collect();
     common.set_desks(desks.clone());

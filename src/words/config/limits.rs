@@ -91,6 +91,9 @@ pub struct Limits {
     /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
     /// for `send_max_bytes`).
     pub linger_bytes: usize,
+    /// Timers that a protocol may have set on one connection at a time. Default: 64. Range: 0 to
+    /// 65,536.
+    pub timers_max: usize,
     /// How long accepting pauses when the system is out of descriptors or buffers; it goes on
     /// earlier when a connection closes. Default: 50 ms. Range: 1 ms to 10 s.
     pub accept_retry: Duration,
@@ -130,6 +133,7 @@ impl Limits {
             send_max_bytes: 16 << 20,
             timeouts: Timeouts::default(),
             linger_bytes: 1 << 20,
+            timers_max: 64,
             accept_retry: Duration::from_millis(50),
         }
     }
@@ -157,6 +161,7 @@ impl Limits {
         check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
         self.timeouts.check()?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
+        check("timers_max", self.timers_max, 0..=65_536)?;
         check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
     }
 }
@@ -194,6 +199,7 @@ mod tests {
         if BYTES_MAX < usize::MAX {
             assert!(refused(|l| l.linger_bytes = usize::MAX).contains("`linger_bytes`"));
         }
+        assert!(refused(|l| l.timers_max = 65_537).contains("`timers_max`"));
         assert!(refused(|l| l.accept_retry = Duration::ZERO).contains("`accept_retry`"));
     }
 

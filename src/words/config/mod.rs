@@ -2,6 +2,7 @@
 
 mod admission;
 mod choices;
+mod idle;
 mod limits;
 mod listening;
 mod rate;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub(crate) use self::admission::Filter;
 pub use self::admission::{Admission, ListenerAdmission, WhenFull};
 pub use self::choices::{Placement, Scheduling};
+pub use self::idle::Idle;
 pub use self::limits::Limits;
 pub use self::listening::Listening;
 pub use self::rate::Rate;

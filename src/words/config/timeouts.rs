@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::check_time;
+use super::{Idle, check_time};
 use crate::words::error::Error;
 
 /// How long one connection may take over what it does; after that it ends, with a close reason that
@@ -45,6 +45,14 @@ pub struct Timeouts {
     /// arrived grant it a second more. 0 grants nothing, so that `frame` is the time for frames of
     /// any size. Default: 1,024. Range: any.
     pub frame_rate_min: u32,
+    /// How long a connection may be silent. It is closed
+    /// ([`Cause::IdleTimeout`](crate::close::Cause)) after what was sent before. Bytes of the peer
+    /// count, and calls of the handler for its frames; the time stands still while we do not read.
+    /// Default and range: see [`Idle`].
+    pub idle: Idle,
+    /// Whether bytes that we send count as a sign of life too: for protocols in which the peer only
+    /// listens. They count in any case once the peer has finished. Default: no.
+    pub idle_counts_sent: bool,
     /// How long output may wait without a single byte of progress. The connection is reset
     /// ([`Cause::WriteStalled`](crate::close::Cause)). Default: 10 s. Range: 1 ms to 7 days.
     pub write_stall: Option<Duration>,
@@ -59,6 +67,8 @@ impl Default for Timeouts {
             first_frame: Some(Duration::from_secs(60)),
             frame: Some(Duration::from_secs(10)),
             frame_rate_min: 1_024,
+            idle: Idle::default(),
+            idle_counts_sent: false,
             write_stall: Some(Duration::from_secs(10)),
             linger: Some(Duration::from_secs(2)),
         }
@@ -66,8 +76,19 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// Brings what is outside of its range to the nearer end of it.
+    pub(crate) fn clamp(&mut self) {
+        let times =
+            [&mut self.first_frame, &mut self.frame, &mut self.write_stall, &mut self.linger];
+        for time in times.into_iter().flatten() {
+            *time = (*time).clamp(*ALLOWED.start(), *ALLOWED.end());
+        }
+        self.idle.clamp();
+    }
+
     /// Refuses what is outside of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        self.idle.check()?;
         let times = [
             ("first_frame", self.first_frame),
             ("frame", self.frame),

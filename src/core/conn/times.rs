@@ -1,0 +1,225 @@
+//! Time in the life of a connection: what is awaited until when, and what it means if it does not
+//! come.
+//!
+//! A connection has one entry in the wheel. Input and output do not touch it: they only move what
+//! is awaited to a later moment, and an entry that fires early is moved on. What is awaited earlier
+//! than before says so ([`Connection::wants_arming`]).
+
+use std::time::Duration;
+
+use super::halves::{RecvHalf, SendHalf};
+use super::{Connection, Rules};
+use crate::core::context::Hand;
+use crate::words::clock::Time;
+use crate::words::config::{Idle, Timeouts};
+use crate::words::reason::Cause;
+
+impl Connection {
+    /// Whether its entry in the wheel may be later than what it awaits.
+    #[inline]
+    pub(crate) fn wants_arming(&self) -> bool {
+        self.flags.sooner || self.timer.is_none()
+    }
+
+    /// When it wants to be looked at although nothing has happened.
+    pub(crate) fn deadline(&self, rules: Rules<'_>) -> Time {
+        if self.flags.dead {
+            return Time::NEVER;
+        }
+        let timer = if self.serves_timers() { self.next_timer() } else { Time::NEVER };
+        let owed = self.owed(rules).map_or(Time::NEVER, |(by, _)| by);
+        self.output_by.min(timer).min(owed)
+    }
+
+    /// Its deadline is entered in the wheel.
+    pub(crate) fn handle_armed(&mut self) {
+        self.flags.sooner = false;
+    }
+
+    /// A deadline may have come: whether it has, and news of the peer would put it off.
+    pub(crate) fn seems_late(&self, now: Time, rules: Rules<'_>) -> bool {
+        if self.flags.dead {
+            return false;
+        }
+        self.is_stalled(now) || self.owed(rules).is_some_and(|(by, _)| by <= now)
+    }
+
+    /// Before the peer counts as late, the system is asked once more. It tells of room only once
+    /// there is plenty, while a peer that takes a little now and then has made some; and input may
+    /// have come while the process was stopped.
+    pub(crate) fn look_again(&mut self, now: Time) {
+        if self.is_stalled(now) {
+            self.flags.write_blocked = false;
+        }
+        if self.recv == RecvHalf::Open {
+            self.flags.readable = true;
+        }
+    }
+
+    /// A deadline may have come, and the system has been asked. True if that changes what is next.
+    pub(crate) fn handle_timeout(&mut self, now: Time, rules: Rules<'_>) -> bool {
+        let now = if cfg!(switchboard_sim_mutant = "timer_early") { Time::NEVER } else { now };
+        if self.flags.dead {
+            return false;
+        }
+        if self.output_by <= now {
+            self.output_by = Time::NEVER;
+            if self.outbox.is_some() {
+                self.abort(Cause::WriteStalled);
+            } else {
+                self.die(Cause::Closed);
+            }
+            return true;
+        }
+        // Input that is there and not read yet may be what is owed.
+        let unread = self.flags.readable && self.recv == RecvHalf::Open;
+        if let Some((_, cause)) = self.owed(rules).filter(|&(by, _)| by <= now && !unread) {
+            if matches!(cause, Cause::IdleTimeout) {
+                self.close(cause, now, rules);
+            } else {
+                self.abort(cause);
+            }
+            return true;
+        }
+        if self.serves_timers() && self.next_timer() <= now {
+            self.flags.timer_due = true;
+            return true;
+        }
+        false
+    }
+
+    /// What the peer owes us now, by when, and what it is called if it does not come.
+    fn owed(&self, rules: Rules<'_>) -> Option<(Time, Cause)> {
+        let flags = &self.flags;
+        // A peer that is not listened to owes nothing.
+        let listening = self.session.is_some() && !flags.choked && !flags.paused;
+        if !listening || flags.discarding {
+            return None;
+        }
+        let timeouts = self.timeouts(rules);
+        let idle = (self.last_seen.after(idle_for(timeouts.idle)), Cause::IdleTimeout);
+        let frame = match self.recv {
+            RecvHalf::Open => self.frame_by(timeouts),
+            RecvHalf::Finished => Time::NEVER,
+        };
+        if frame >= idle.0 {
+            return Some(idle);
+        }
+        let cause = if flags.greeted { Cause::FrameTimeout } else { Cause::FirstFrameTimeout };
+        Some((frame, cause))
+    }
+
+    /// When the frame that is awaited or has begun must be whole.
+    fn frame_by(&self, timeouts: &Timeouts) -> Time {
+        if self.frame_since == Time::NEVER {
+            return Time::NEVER;
+        }
+        if !self.flags.greeted {
+            return self.frame_since.after(timeouts.first_frame);
+        }
+        let Some(frame) = timeouts.frame else { return Time::NEVER };
+        let arrived = self.partial.as_ref().map_or(0, |partial| partial.len()) as u64;
+        let rate = u64::from(timeouts.frame_rate_min);
+        let granted =
+            (arrived * 1_000).checked_div(rate).map_or(Duration::ZERO, Duration::from_millis);
+        self.frame_since + frame + granted
+    }
+
+    /// Its own timeouts, or those of its listener.
+    pub(super) fn timeouts<'a>(&'a self, rules: Rules<'a>) -> &'a Timeouts {
+        self.own_timeouts.as_deref().unwrap_or(rules.timeouts)
+    }
+
+    /// Whether timers fire: not while the session is out, which takes them along, nor once the
+    /// protocol has closed.
+    fn serves_timers(&self) -> bool {
+        self.session.is_some() && !self.flags.discarding
+    }
+
+    fn next_timer(&self) -> Time {
+        self.timers.as_ref().map_or(Time::NEVER, |timers| timers.next_due())
+    }
+
+    fn is_stalled(&self, now: Time) -> bool {
+        self.output_by <= now && self.outbox.is_some() && !self.flags.dead
+    }
+
+    /// Input has come.
+    #[inline]
+    pub(super) fn note_seen(&mut self, now: Time) {
+        self.last_seen = now;
+    }
+
+    /// Output has gone. That is a sign of life where the settings say so, and from a peer that has
+    /// finished: there is no other.
+    #[inline]
+    pub(crate) fn note_sent(&mut self, now: Time, rules: Rules<'_>) {
+        if self.recv == RecvHalf::Finished || self.timeouts(rules).idle_counts_sent {
+            self.last_seen = now;
+        }
+    }
+
+    /// We listen again: what the peer owed in the meantime is forgiven.
+    pub(super) fn listen_again(&mut self, now: Time) {
+        self.last_seen = now;
+        if self.frame_since != Time::NEVER {
+            self.frame_since = now;
+        }
+        self.flags.sooner = true;
+    }
+
+    /// Frames were handled.
+    #[inline]
+    pub(super) fn note_frames(&mut self, now: Time) {
+        self.flags.greeted = true;
+        self.frame_since = Time::NEVER;
+        self.last_seen = now;
+    }
+
+    /// A part of a frame waits for the rest.
+    pub(super) fn note_partial(&mut self, now: Time) {
+        if self.frame_since == Time::NEVER {
+            self.frame_since = now;
+            self.flags.sooner = true;
+        }
+    }
+
+    /// What a job did about time: timers, timeouts, frames, whether it wants to read.
+    #[inline]
+    pub(super) fn take_times_back(&mut self, hand: &mut Hand, now: Time) {
+        if hand.frames_count > 0 {
+            self.note_frames(now);
+        }
+        self.timers = hand.timers.take().filter(|timers| !timers.is_empty());
+        self.flags.sooner |= self.timers.is_some();
+        if let Some(timeouts) = hand.timeouts.take() {
+            self.flags.sooner |= hand.timeouts_changed;
+            self.own_timeouts = Some(timeouts);
+        }
+        self.flags.unserved = hand.unserved;
+        self.flags.eof |= hand.eof_left && !self.flags.dead && !self.flags.discarding;
+        if std::mem::replace(&mut self.flags.paused, hand.paused) && !hand.paused {
+            self.listen_again(now);
+        }
+    }
+
+    /// The next wait for output or for the peer's end is over by then.
+    pub(super) fn await_until(&mut self, by: Time) {
+        self.output_by = by;
+        self.flags.sooner = true;
+    }
+
+    /// When our side was closed, in which the peer's end is awaited.
+    pub(super) fn linger(&mut self, now: Time, rules: Rules<'_>) {
+        debug_assert_eq!(self.send, SendHalf::Closed);
+        self.await_until(now.after(self.timeouts(rules).linger));
+    }
+}
+
+fn idle_for(idle: Idle) -> Option<Duration> {
+    match idle {
+        Idle::Never => None,
+        Idle::After(time) => Some(time),
+        Idle::Adaptive { max, .. } => Some(max),
+    }
+}
