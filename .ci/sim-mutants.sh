@@ -4,7 +4,9 @@
 #   .ci/sim-mutants.sh [bug ...]     SIM_SEEDS: how many seeds it may take, 1000 by default
 set -eu
 cd "$(dirname "$0")/.."
-bugs="closed_twice
+bugs="busy_evicted
+client_kept
+closed_twice
 deadline_of_turn
 door_unheeded
 exhausted_forgotten
@@ -15,6 +17,9 @@ mailbox_sleep_untold
 output_overtakes
 overtaken_dropped
 permit_kept
+place_kept
+place_untold
+rate_unwatched
 release_untold
 requeue_forgotten
 room_forgotten

@@ -37,6 +37,7 @@
 //! - the limit of open files, which Windows does not have: see [`Limits::connections_max`] and
 //!   [`Builder::raise_descriptor_limit`];
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
+#![allow(dead_code, reason = "parts that others are about to use")]
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(
@@ -101,12 +102,15 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Idle, Listening, Placement, Scheduling, Timeouts};
+    pub use crate::words::config::{
+        Admission, Idle, ListenerAdmission, Listening, Placement, Rate, Scheduling, Timeouts, WhenFull,
+    };
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.
 #[cfg(not(loom))]
 pub mod control {
+    pub use crate::core::limits::{Alarm, AlarmKind};
     pub use crate::engine::counters::ReactorSnapshot;
     pub use crate::front::server::{Control, Report, Snapshot};
 }

@@ -44,13 +44,15 @@ pub(crate) enum Task {
     Serve,
     /// Say goodbye to the session and drop it.
     Close(CloseReason),
+    /// Call user code that belongs to no connection.
+    Call(Box<dyn FnOnce() + Send>),
 }
 
 /// A job that was run. Its input and its hand are to be given back to the connection, and the
 /// session, if it is still there.
 pub(crate) struct Done {
     pub(crate) job: Box<Job>,
-    /// It was the last call of its session.
+    /// It was the last call of its session, or a call without one.
     pub(crate) closed: bool,
     pub(crate) panicked: bool,
     /// How long it took, if it was timed.
@@ -88,12 +90,16 @@ impl Job {
         let mut closed = false;
         let panicked = match &self.task {
             Task::Serve => self.serve(office),
-            Task::Open(_) | Task::Close(_) => {
+            Task::Open(_) | Task::Close(_) | Task::Call(_) => {
                 match std::mem::replace(&mut self.task, Task::Serve) {
                     Task::Open(factory) => self.open(&*factory, office),
                     Task::Close(reason) => {
                         closed = true;
                         self.session.take().is_some_and(|session| close(session, reason))
+                    }
+                    Task::Call(call) => {
+                        closed = true;
+                        catch_unwind(AssertUnwindSafe(call)).map_err(discard).is_err()
                     }
                     Task::Serve => false,
                 }
@@ -106,10 +112,15 @@ impl Job {
     /// Makes the session and runs it. True if it panicked.
     fn open(&mut self, factory: &dyn Factory, office: &dyn Office) -> bool {
         let peer = self.hand.peer;
-        match catch_unwind(AssertUnwindSafe(|| factory.session(peer))) {
-            Ok(session) => {
+        let make = || factory.admits(peer).then(|| factory.session(peer));
+        match catch_unwind(AssertUnwindSafe(make)) {
+            Ok(Some(session)) => {
                 self.session = Some(session);
                 self.serve(office)
+            }
+            Ok(None) => {
+                self.hand.abort(Cause::Refused);
+                false
             }
             Err(payload) => self.fail(payload),
         }

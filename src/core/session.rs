@@ -70,6 +70,11 @@ impl Errand {
 /// Makes the session of a new connection; user code, hence called in a job.
 pub(crate) trait Factory: Send + Sync {
     fn session(&self, peer: SocketAddr) -> Box<dyn Session>;
+
+    /// Whether this client may have one.
+    fn admits(&self, _peer: SocketAddr) -> bool {
+        true
+    }
 }
 
 /// A factory from a codec to clone and a closure that makes handlers.

@@ -140,6 +140,21 @@ impl<T> Table<T> {
             .map(move |(slot, held)| (ConnId::new(reactor, slot, held.generation), &held.record))
     }
 
+    /// The records in `count` slots from `from` on, around the end, each at most once.
+    pub(crate) fn window(&self, from: usize, count: usize) -> impl Iterator<Item = (ConnId, &T)> {
+        let (reactor, all) = (self.reactor, self.vacant_from);
+        (0..count.min(all)).filter_map(move |step| {
+            let slot = (from + step) % all;
+            let held = self.slots.get(slot)?;
+            Some((ConnId::new(reactor, slot, held.generation), &held.record))
+        })
+    }
+
+    /// Where the window after that one begins.
+    pub(crate) fn after_window(&self, from: usize, count: usize) -> usize {
+        (from + count.min(self.vacant_from)) % self.vacant_from.max(1)
+    }
+
     /// All records with their ids, in the order of their slots.
     #[cfg(test)]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut T)> {

@@ -84,15 +84,21 @@ impl Via {
     const COUNTED: u16 = 1 << 15;
 
     /// Through listener number `listener`.
-    pub(crate) fn listener(listener: u16) -> Self {
+    pub(crate) fn door(listener: u16) -> Self {
         debug_assert!(listener < Self::COUNTED);
         Via(listener)
     }
 
     /// The number of the listener.
     #[inline]
+    pub(crate) fn listener(self) -> u16 {
+        self.0 & !Self::COUNTED
+    }
+
+    /// The same, to look something up with.
+    #[inline]
     pub(crate) fn index(self) -> usize {
-        usize::from(self.0 & !Self::COUNTED)
+        usize::from(self.listener())
     }
 
     /// Whether it counts among the connections of its client.
@@ -172,7 +178,7 @@ impl Admission {
     /// Counts it among the connections of its client. `None` if that has as many as it may.
     pub(crate) fn try_count(&self, listener: u16, ip: IpAddr) -> Option<Via> {
         if !self.clients.is_on() {
-            return Some(Via::listener(listener));
+            return Some(Via::door(listener));
         }
         self.clients.try_add(ip).then_some(Via(listener | Via::COUNTED))
     }
@@ -207,11 +213,6 @@ impl Admission {
     /// How many may be in.
     pub(crate) fn max(&self) -> usize {
         self.server.max()
-    }
-
-    /// Whether one of `listener` would have to wait, as far as a look can tell.
-    pub(crate) fn is_full(&self, listener: u16) -> bool {
-        self.server.is_full() || self.entrance(listener).gauge.is_full()
     }
 
     /// The client that an address belongs to, as an address.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::Admission;
 use crate::words::clock::Time;
-use crate::words::sync::{Mutex, lock};
+use crate::words::sync::atomic::{AtomicBool, Ordering};
+use crate::words::sync::{Mutex, MutexGuard, lock};
 
 /// Something that an operator may want to know of: a limit is near or reached, or it no longer is.
 ///
@@ -55,6 +56,10 @@ pub enum AlarmKind {
 pub(crate) struct Alarms {
     percent: usize,
     cool_down: Duration,
+    /// There may be many connections: who ends one is to look whether there still are. SeqCst, with
+    /// the count: it is set before the count is looked at, and looked at after a count has changed,
+    /// so that one of two notices the other.
+    is_high: AtomicBool,
     states: [Mutex<State>; KINDS.len()],
 }
 
@@ -96,12 +101,18 @@ impl Alarms {
             let at = Time::ZERO;
             Mutex::new(State { told: false, quiet_until: at, on_until: at, alarm })
         };
-        Alarms { percent: usize::from(percent), cool_down, states: KINDS.map(state) }
+        let is_high = AtomicBool::new(false);
+        Alarms { percent: usize::from(percent), cool_down, is_high, states: KINDS.map(state) }
     }
 
     /// Whether there are so many of `max` that it is worth a closer look.
     pub(crate) fn is_near(&self, count: usize, max: usize) -> bool {
         count >= self.high(max)
+    }
+
+    /// Whether [`Alarms::weigh`] may have something to say.
+    pub(crate) fn concerns(&self, count: usize, max: usize) -> bool {
+        self.is_high.load(Ordering::SeqCst) || self.is_near(count, max)
     }
 
     /// The limit of `kind` was met: there are `count` of `max`, of this client.
@@ -122,6 +133,7 @@ impl Alarms {
     /// The number of connections has changed, or is to be looked at.
     pub(crate) fn weigh(&self, admission: &Admission, now: Time) -> Told {
         let mut state = self.state(AlarmKind::Connections);
+        self.is_high.store(true, Ordering::SeqCst);
         // Counted under the lock: whoever comes last knows of both of two changes.
         let (count, max) = (admission.count(), admission.max());
         let high = self.high(max);
@@ -129,6 +141,7 @@ impl Alarms {
         let is_on = count >= high || (was_on && count > high - high.div_ceil(10));
         state.alarm.times = state.alarm.times.saturating_add(u64::from(is_on && !was_on));
         state.on_until = if is_on { Time::NEVER } else { Time::ZERO };
+        self.is_high.store(is_on, Ordering::SeqCst);
         (state.alarm.count, state.alarm.max) = (count, max);
         self.tell(&mut state, now)
     }
@@ -149,7 +162,7 @@ impl Alarms {
         (max / 100 * self.percent + (max % 100 * self.percent).div_ceil(100)).max(1)
     }
 
-    fn state(&self, kind: AlarmKind) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self, kind: AlarmKind) -> MutexGuard<'_, State> {
         lock(&self.states[kind as usize])
     }
 
@@ -197,7 +210,7 @@ mod tests {
 
     fn empty(admission: &Admission, permits: impl IntoIterator<Item = Permit>) {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        permits.into_iter().for_each(|permit| admission.release(permit, Via::listener(0), ip));
+        permits.into_iter().for_each(|permit| admission.release(permit, Via::door(0), ip));
     }
 
     /// Whether it was told, and what.

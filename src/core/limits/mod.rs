@@ -9,9 +9,8 @@ mod waiters;
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::admission::Held;
-pub(crate) use self::admission::{Admission, Full, Permit, Via};
+pub(crate) use self::admission::{Admission, Full, Permit, Tokens, Via};
 pub use self::alarm::{Alarm, AlarmKind};
 pub(crate) use self::alarm::{Alarms, Told};
 pub(crate) use self::clients::{Clients, Prefixes};
-pub(crate) use self::rate::Bucket;
 pub(crate) use self::waiters::Waiters;

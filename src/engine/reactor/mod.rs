@@ -9,16 +9,21 @@
 //! ```
 
 mod accept;
+mod admit;
 mod apply;
+mod door;
 mod mail;
 mod reap;
+mod ring;
 mod stream;
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-pub(crate) use accept::{Door, Newcomer};
+pub(crate) use self::accept::Newcomer;
+pub(crate) use self::door::Door;
+use self::ring::Ring;
 
 use self::stream::{Io, May};
 use super::counters::{Counters, ReactorSnapshot};
@@ -26,7 +31,7 @@ use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
 use crate::core::conn::Connection;
 use crate::core::job::{Done, Job};
-use crate::core::limits::Permit;
+use crate::core::limits::{Permit, Via};
 use crate::parts::table::Table;
 use crate::sys::{Event, Kernel};
 use crate::words::error::Error;
@@ -47,6 +52,9 @@ pub(crate) struct Reactor<K: Kernel> {
     ahead: bool,
     doors: Vec<Door<K>>,
     accept: accept::Cursor,
+    /// From which slot on a connection that makes room is looked for.
+    evict_from: usize,
+    ring: Ring,
     /// Accepted by other reactors for this one.
     newcomers: VecDeque<Newcomer<K>>,
     /// Last calls of sessions that have not come back.
@@ -90,13 +98,13 @@ struct Entry<K: Kernel> {
     stream: Option<K::Stream>,
     permit: Permit,
     watch: Watch,
-    /// Through which listener it came.
-    door: u16,
+    /// Through which listener it came, and whether it counts among those of its client.
+    door: Via,
     conn: Connection,
 }
 
 impl<K: Kernel> Entry<K> {
-    fn new(stream: K::Stream, permit: Permit, door: u16, conn: Connection) -> Self {
+    fn new(stream: K::Stream, permit: Permit, door: Via, conn: Connection) -> Self {
         Entry { stream: Some(stream), permit, watch: Watch::Nothing, door, conn }
     }
 }
@@ -158,6 +166,8 @@ impl<K: Kernel> Reactor<K> {
             ahead: false,
             doors,
             accept: accept::Cursor::default(),
+            evict_from: 0,
+            ring: Ring::default(),
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
@@ -187,10 +197,11 @@ impl<K: Kernel> Reactor<K> {
         patience
     }
 
-    /// Connections that it holds a permit for.
+    /// How those came in that it holds a permit for, and from where.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn permit_count(&self) -> usize {
-        self.table.len() + self.newcomers.len()
+    pub(crate) fn permits(&self) -> impl Iterator<Item = (Via, std::net::IpAddr)> {
+        let inside = self.table.iter().map(|(_, entry)| (entry.door, entry.conn.peer_ip()));
+        inside.chain(self.newcomers.iter().map(Newcomer::permit))
     }
 
     /// Waits for something to do: the only phase that may block.
@@ -230,11 +241,12 @@ impl<K: Kernel> Reactor<K> {
         // Newcomers too: mail is also read after the accept phase, by a heavy reactor.
         let io = &self.io;
         let waits = !io.ready.is_empty() || !io.doomed.is_empty() || !self.newcomers.is_empty();
-        if waits || self.doors.iter().any(Door::wants) {
+        if waits || self.ring.is_due() || self.doors.iter().any(Door::wants) {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
-        let deadline = self.io.wheel.next_deadline().into_iter().chain(retry).min();
+        let deadline = self.io.wheel.next_deadline().into_iter().chain(retry);
+        let deadline = deadline.chain(self.ring.review_at()).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
 
@@ -378,6 +390,12 @@ impl<K: Kernel> Reactor<K> {
             && !self.desk.mailbox.has_mail()
     }
 
+    /// How many clients wait to be accepted, as far as is known.
+    fn waiting(&self) -> u64 {
+        let queues = self.doors.iter().filter_map(|door| door.waiting(&self.io.kernel));
+        queues.map(|(waiting, _)| u64::from(waiting)).sum()
+    }
+
     pub(crate) fn snapshot(&self) -> ReactorSnapshot {
         let pool = self.io.pool.stats();
         let counters = &self.io.counters;
@@ -385,7 +403,7 @@ impl<K: Kernel> Reactor<K> {
             reactor: self.port.index(),
             connections: self.table.len(),
             handlers_out: self.table.iter().filter(|(_, entry)| entry.conn.is_out()).count(),
-            waiting: self.doors.iter().map(|door| door.waiting(&self.io.kernel)).sum(),
+            waiting: self.waiting(),
             opened: counters.opened,
             closed: counters.closed_by_label(),
             jobs: counters.jobs,
@@ -400,6 +418,11 @@ impl<K: Kernel> Reactor<K> {
             refused: counters.refused,
             accept_errors: counters.accept_errors,
             limit_pauses: counters.limit_pauses,
+            listener_pauses: counters.listener_pauses,
+            rate_pauses: counters.rate_pauses,
+            rejected_full: counters.rejected_full,
+            rejected_rate: counters.rejected_rate,
+            rejected_client: counters.rejected_client,
             descriptor_pauses: counters.descriptor_pauses,
             buffers_leased: pool.leased_count,
             buffers_retained: pool.retained_count,

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, IoSlice};
 
 use bytes::BytesMut;
 
-use super::accept::Habit;
+use super::door::Habit;
 use super::{Entry, Watch};
 use crate::core::conn::Next;
 use crate::core::job::{Input, Job};
@@ -192,7 +192,7 @@ impl<K: Kernel> Io<K> {
         let taken = entry.conn.take_session(id, &mut job.hand, self.common.rules(entry.door));
         let (session, errand) = taken?;
         job.serve_later(session, errand);
-        (job.hand.now, job.hand.door) = (self.now, entry.door);
+        (job.hand.now, job.hand.door) = (self.now, entry.door.listener());
         job.input = Input { given_bytes: bytes.len(), bytes, leased };
         job.timed = entry.conn.lane.is_slow();
         Some(job)

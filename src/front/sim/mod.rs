@@ -13,6 +13,7 @@
 
 mod app;
 mod client;
+mod crowd;
 mod judge;
 mod kernel;
 mod net;

@@ -1,0 +1,105 @@
+//! Alarms as one reactor sees them: noticed where limits are met, told in a job of their own.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Reactor;
+use crate::core::job::{Job, Task};
+use crate::core::limits::{Admission, Alarm, AlarmKind, Told};
+use crate::engine::desk::{Bell, Common};
+use crate::sys::Kernel;
+use crate::words::clock::Time;
+use crate::words::sync::Arc;
+
+/// What one reactor has to tell, and when it has to look again.
+#[derive(Debug, Default)]
+pub(super) struct Ring {
+    due: Vec<Alarm>,
+    reviews: Vec<(AlarmKind, Time)>,
+    /// When the queues of clients that wait may be looked at again: each look is a system call.
+    look_at: Time,
+}
+
+/// How long nobody looks at the queues again.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Ring {
+    /// Whether somebody is to be told now.
+    pub(super) fn is_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When it has to look again.
+    pub(super) fn review_at(&self) -> Option<Time> {
+        self.reviews.iter().map(|review| review.1).min()
+    }
+
+    /// What is to be done about an alarm.
+    fn note(&mut self, told: Told, kind: AlarmKind, about: (&Bell, &Admission), now: Time) {
+        let mut told = told;
+        if let Told::Now(alarm) = told {
+            self.due.push(alarm);
+            // One that has begun has to be told to be over.
+            let (bell, admission) = about;
+            told = bell.alarms.review(kind, admission, now);
+        }
+        self.reviews.retain(|review| review.0 != kind);
+        if let Told::Later(at) = told {
+            self.reviews.push((kind, at));
+        }
+    }
+}
+
+impl<K: Kernel> Reactor<K> {
+    /// A limit was met.
+    pub(super) fn meet(&mut self, kind: AlarmKind, counts: (usize, usize), who: Option<IpAddr>) {
+        let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
+        let told = bell.alarms.meet(kind, counts, who, self.io.now);
+        self.ring.note(told, kind, (bell, admission), self.io.now);
+    }
+
+    /// At the end of a turn: whether there are as many connections as to worry, or no longer.
+    pub(super) fn weigh(&mut self) {
+        let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
+        if bell.alarms.concerns(admission.count(), admission.max()) {
+            let told = bell.alarms.weigh(admission, self.io.now);
+            self.ring.note(told, AlarmKind::Connections, (bell, admission), self.io.now);
+        }
+    }
+
+    /// Before accepting: what was to be looked at again, and the queues of doors that hold clients
+    /// back.
+    pub(super) fn review_alarms(&mut self) {
+        let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
+        let now = self.io.now;
+        while let Some(&(kind, _)) = self.ring.reviews.iter().find(|review| review.1 <= now) {
+            let told = bell.alarms.review(kind, admission, now);
+            self.ring.note(told, kind, (bell, admission), now);
+        }
+        if self.ring.look_at > now || !self.doors.iter().any(super::Door::holds_back) {
+            return;
+        }
+        self.ring.look_at = now + LOOK_EVERY;
+        for door in &self.doors {
+            let Some((waiting, max)) = door.waiting(&self.io.kernel) else { continue };
+            let count = usize::try_from(waiting).unwrap_or(usize::MAX);
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            if bell.alarms.is_near(count, max) {
+                let told = bell.alarms.meet(AlarmKind::Backlog, (count, max), None, now);
+                self.ring.note(told, AlarmKind::Backlog, (bell, admission), now);
+            }
+        }
+    }
+
+    /// The job that tells of the next alarm. It goes through the slow lane: nobody knows how long
+    /// it takes.
+    pub(super) fn next_alarm(&mut self) -> Option<Box<Job>> {
+        let alarm = self.ring.due.pop()?;
+        let tell = Arc::clone(&self.io.common.bell.as_ref()?.tell);
+        self.farewells_out += 1;
+        let mut job = self.io.blank();
+        job.task = Task::Call(Box::new(move || tell(&alarm)));
+        job.timed = true;
+        Some(job)
+    }
+}

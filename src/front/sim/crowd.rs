@@ -1,0 +1,145 @@
+//! `Crowd` and `Paces`: that nobody comes in beyond a limit, and that all counts are exact.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::plan::Plan;
+use crate::core::limits::{Admission, Held, Via};
+use crate::words::clock::Time;
+use crate::words::config::{Rate, WhenFull};
+
+/// What was held at the last look.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    server: usize,
+    listeners: Vec<usize>,
+}
+
+/// The rates of accepts, and what has passed.
+#[derive(Debug)]
+pub(super) struct Paces {
+    server: Pace,
+    /// By the number of the listener.
+    own: Vec<Pace>,
+}
+
+#[derive(Debug)]
+struct Pace {
+    /// `None` if there is none, or it is not kept by waiting.
+    rate: Option<Rate>,
+    passed: Vec<Time>,
+}
+
+impl Crowd {
+    /// Compares what is held with who is there.
+    pub(super) fn check(
+        &mut self,
+        admission: &Admission,
+        there: &[(Via, IpAddr)],
+    ) -> Result<(), String> {
+        let settings = admission.settings();
+        let mut listeners = vec![0; settings.listeners.len()];
+        let mut clients = BTreeMap::new();
+        for (via, ip) in there {
+            listeners[via.index()] += 1;
+            if via.is_counted() {
+                *clients.entry(admission.client(*ip)).or_insert(0) += 1;
+            }
+        }
+        let counted = clients.values().sum();
+        let server = there.len();
+        let expected =
+            Held { server, listeners: listeners.clone(), counted, clients: clients.len() };
+        let held = admission.held();
+        if held != expected {
+            return Err(format!("permits are out: {held:?}, but there are {expected:?}"));
+        }
+        let most = clients.into_iter().max_by_key(|&(_, count)| count);
+        if let (Some(max), Some((ip, count))) = (settings.connections_per_client_max, most) {
+            if count > max {
+                return Err(format!("{count} connections of {ip}, but {max} allowed"));
+            }
+        }
+        // A maximum that was lowered throws nobody out, but lets nobody in.
+        let before = std::mem::replace(self, Crowd { server, listeners });
+        exceeds("of the server", server, before.server, settings.connections_max)?;
+        for (number, own) in settings.listeners.iter().enumerate() {
+            let was = before.listeners.get(number).copied().unwrap_or(0);
+            let max = own.connections_max.unwrap_or(usize::MAX);
+            exceeds("of a listener", self.listeners[number], was, max)?;
+        }
+        Ok(())
+    }
+}
+
+fn exceeds(whose: &str, count: usize, before: usize, max: usize) -> Result<(), String> {
+    if count > max && count > before {
+        return Err(format!("{count} connections {whose}, but {max} allowed"));
+    }
+    Ok(())
+}
+
+impl Paces {
+    /// Nobody has passed.
+    pub(super) fn new(plan: &Plan) -> Self {
+        let pace = |rate: Option<Rate>| Pace { rate, passed: Vec::new() };
+        // Who is turned away for the rate has passed none the less.
+        let waits = |policy| policy == WhenFull::Pause;
+        let all_wait = plan.listening.iter().all(|listening| waits(listening.when_too_fast));
+        let own = plan.listening.iter();
+        let own = own.map(|own| pace(own.accept_rate.filter(|_| waits(own.when_too_fast))));
+        Paces {
+            server: pace(plan.limits.accept_rate.filter(|_| all_wait)),
+            own: own.collect(),
+        }
+    }
+
+    /// One was accepted.
+    pub(super) fn pass(&mut self, listener: usize, now: Time) -> Result<(), String> {
+        self.server.pass(now)?;
+        self.own[listener].pass(now)
+    }
+}
+
+impl Pace {
+    /// In no time whatever have more passed than the burst and what the rate gives.
+    fn pass(&mut self, now: Time) -> Result<(), String> {
+        self.passed.push(now);
+        let Some(rate) = self.rate else { return Ok(()) };
+        for (index, since) in self.passed.iter().enumerate() {
+            let (count, time) = ((self.passed.len() - index) as u64, now.since(*since));
+            let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            let granted = rate.depth() + nanos.saturating_mul(rate.refill()) / 1_000_000_000;
+            if count > granted {
+                return Err(format!("{count} accepts in {time:?} at {rate:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many sockets beyond the maximum the server may hold for a moment: of clients that are turned
+/// away, one for each reactor; of clients for whom room is made, one for each door.
+pub(super) fn spare(plan: &Plan) -> usize {
+    let turns_away = plan.turns_away().contains(&true);
+    let (reactors, doors) = (plan.sched.reactors, plan.listening.len());
+    let away = if turns_away { reactors } else { 0 };
+    let guests = if plan.evicts() { reactors * doors } else { 0 };
+    away + guests
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_too_many_is_noticed() {
+        let mut pace = Pace { rate: Some(Rate::per_second(10).burst(2)), passed: Vec::new() };
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        assert!(pace.pass(at(0)).is_ok() && pace.pass(at(0)).is_ok());
+        assert!(pace.pass(at(100)).is_ok());
+        assert!(pace.pass(at(199)).is_err());
+    }
+}
