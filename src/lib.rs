@@ -103,7 +103,8 @@ pub mod close {
 #[cfg(not(loom))]
 pub mod config {
     pub use crate::words::config::{
-        Admission, Idle, ListenerAdmission, Listening, Placement, Rate, Scheduling, Timeouts, WhenFull,
+        Admission, Idle, ListenerAdmission, Listening, Placement, Rate, Scheduling, Timeouts,
+        WhenFull,
     };
 }
 

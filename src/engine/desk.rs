@@ -216,7 +216,8 @@ impl<K: Kernel> Common<K> {
     /// Has `tell` told of alarms.
     pub(crate) fn with_bell(mut self, tell: Option<Arc<TellAlarm>>) -> Self {
         let Limits { alarm_percent, alarm_cool_down, .. } = self.limits;
-        self.bell = tell.map(|tell| Bell { alarms: Alarms::new(alarm_percent, alarm_cool_down), tell });
+        self.bell =
+            tell.map(|tell| Bell { alarms: Alarms::new(alarm_percent, alarm_cool_down), tell });
         self
     }
 

@@ -240,7 +240,8 @@ mod tests {
         assert!(!waited.is_open() && waited.until().is_none());
         waited.release(Freed::Permit);
         assert!(waited.is_open());
-        let mut busy = Shut { by_limit: true, by_place: true, evict_at: Some(AT), ..Shut::default() };
+        let mut busy =
+            Shut { by_limit: true, by_place: true, evict_at: Some(AT), ..Shut::default() };
         assert_eq!(busy.until(), Some(AT));
         busy.release(Freed::Place(0));
         assert!(!busy.is_open() && busy.until() == Some(AT));

@@ -18,6 +18,8 @@ pub(super) struct Ring {
     reviews: Vec<(AlarmKind, Time)>,
     /// When the queues of clients that wait may be looked at again: each look is a system call.
     look_at: Time,
+    /// Somebody has come since then, or may have.
+    looks: bool,
 }
 
 /// How long nobody looks at the queues again.
@@ -31,7 +33,8 @@ impl Ring {
 
     /// When it has to look again.
     pub(super) fn review_at(&self) -> Option<Time> {
-        self.reviews.iter().map(|review| review.1).min()
+        let look_at = self.looks.then_some(self.look_at);
+        self.reviews.iter().map(|review| review.1).chain(look_at).min()
     }
 
     /// What is to be done about an alarm.
@@ -67,8 +70,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Before accepting: what was to be looked at again, and the queues of doors that hold clients
-    /// back.
+    /// Before accepting: what was to be looked at again.
     pub(super) fn review_alarms(&mut self) {
         let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
         let now = self.io.now;
@@ -76,7 +78,15 @@ impl<K: Kernel> Reactor<K> {
             let told = bell.alarms.review(kind, admission, now);
             self.ring.note(told, kind, (bell, admission), now);
         }
-        if self.ring.look_at > now || !self.doors.iter().any(super::Door::holds_back) {
+    }
+
+    /// At the end of a turn: the queues of doors that hold clients back.
+    pub(super) fn look_at_queues(&mut self) {
+        let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
+        let now = self.io.now;
+        let looks = self.doors.iter().any(super::Door::holds_back);
+        self.ring.looks = looks && self.ring.look_at > now;
+        if !looks || self.ring.looks {
             return;
         }
         self.ring.look_at = now + LOOK_EVERY;

@@ -88,10 +88,7 @@ impl Paces {
         let all_wait = plan.listening.iter().all(|listening| waits(listening.when_too_fast));
         let own = plan.listening.iter();
         let own = own.map(|own| pace(own.accept_rate.filter(|_| waits(own.when_too_fast))));
-        Paces {
-            server: pace(plan.limits.accept_rate.filter(|_| all_wait)),
-            own: own.collect(),
-        }
+        Paces { server: pace(plan.limits.accept_rate.filter(|_| all_wait)), own: own.collect() }
     }
 
     /// One was accepted.

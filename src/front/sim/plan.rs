@@ -133,10 +133,11 @@ impl Plan {
         let short_read_drains = random.one_in(3);
         let edge = short_read_drains || random.one_in(3);
         let arming = if edge { Arming::Edge } else { Arming::Told };
+        let sched = sched(random);
         let limits = limits(random);
         let listening = (0..random.size(1, 2)).map(|_| listening(random, &limits)).collect();
         Plan {
-            sched: sched(random),
+            sched,
             limits,
             listening,
             placement: match random.one_in(2) {

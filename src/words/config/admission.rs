@@ -163,9 +163,7 @@ pub(super) fn check_rate(rate: Option<Rate>) -> Result<(), Error> {
 pub(super) fn check_when_too_fast(policy: WhenFull) -> Result<(), Error> {
     match policy {
         WhenFull::Pause | WhenFull::Reject => Ok(()),
-        WhenFull::EvictIdle => {
-            Err(Error::config("when_too_fast", "EvictIdle", "Pause or Reject"))
-        }
+        WhenFull::EvictIdle => Err(Error::config("when_too_fast", "EvictIdle", "Pause or Reject")),
     }
 }
 
