@@ -1,6 +1,5 @@
 //! Who is let in: every limit is reached, holds exactly, and is recovered from; each policy does
 //! what it says; all of it can be changed while the server runs.
-#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the calls it is about")]
 
 mod common;
 

@@ -1,8 +1,9 @@
-//! `Crowd` and `Paces`: that nobody comes in beyond a limit, and that all counts are exact.
+//! `Crowd` and `Doorman`: that nobody comes in beyond a limit, and that all counts are exact.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::net::Net;
 use super::plan::Plan;
 use crate::core::limits::{Admission, Held, Via};
 use crate::words::clock::Time;
@@ -15,9 +16,13 @@ pub(super) struct Crowd {
     listeners: Vec<usize>,
 }
 
-/// The rates of accepts, and what has passed.
+/// What may pass at the doors, and what has passed.
 #[derive(Debug)]
-pub(super) struct Paces {
+pub(super) struct Doorman {
+    /// Sockets that the server may hold, those included that are not let in.
+    pub(super) held_max: usize,
+    /// Connections may be ended to make room.
+    pub(super) evicts: bool,
     server: Pace,
     /// By the number of the listener.
     own: Vec<Pace>,
@@ -79,7 +84,16 @@ fn exceeds(whose: &str, count: usize, before: usize, max: usize) -> Result<(), S
     Ok(())
 }
 
-impl Paces {
+impl Net {
+    /// One was accepted from this listening socket: not too fast?
+    pub(super) fn check_pace(&mut self, socket: usize) {
+        let number = self.listeners[socket].number;
+        let passed = self.doorman.pass(number, self.now);
+        passed.unwrap_or_else(|what| self.fail(what));
+    }
+}
+
+impl Doorman {
     /// Nobody has passed.
     pub(super) fn new(plan: &Plan) -> Self {
         let pace = |rate: Option<Rate>| Pace { rate, passed: Vec::new() };
@@ -88,11 +102,16 @@ impl Paces {
         let all_wait = plan.listening.iter().all(|listening| waits(listening.when_too_fast));
         let own = plan.listening.iter();
         let own = own.map(|own| pace(own.accept_rate.filter(|_| waits(own.when_too_fast))));
-        Paces { server: pace(plan.limits.accept_rate.filter(|_| all_wait)), own: own.collect() }
+        Doorman {
+            held_max: plan.limits.connections_max.saturating_add(spare(plan)),
+            evicts: plan.evicts(),
+            server: pace(plan.limits.accept_rate.filter(|_| all_wait)),
+            own: own.collect(),
+        }
     }
 
     /// One was accepted.
-    pub(super) fn pass(&mut self, listener: usize, now: Time) -> Result<(), String> {
+    fn pass(&mut self, listener: usize, now: Time) -> Result<(), String> {
         self.server.pass(now)?;
         self.own[listener].pass(now)
     }
@@ -117,7 +136,7 @@ impl Pace {
 
 /// How many sockets beyond the maximum the server may hold for a moment: of clients that are turned
 /// away, one for each reactor; of clients for whom room is made, one for each door.
-pub(super) fn spare(plan: &Plan) -> usize {
+fn spare(plan: &Plan) -> usize {
     let turns_away = plan.turns_away().contains(&true);
     let (reactors, doors) = (plan.sched.reactors, plan.listening.len());
     let away = if turns_away { reactors } else { 0 };

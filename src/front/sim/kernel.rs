@@ -167,8 +167,8 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         net.sockets[id].facts.heard_at = now;
         net.held.push(id);
         net.check_pace(listener.id);
-        if net.held.len() > net.held_max {
-            let (held, max) = (net.held.len(), net.held_max);
+        if net.held.len() > net.doorman.held_max {
+            let (held, max) = (net.held.len(), net.doorman.held_max);
             net.fail(format!("{held} connections, but {max} allowed"));
         }
         net.note(Note::Accepted(listener.id, id));
@@ -338,7 +338,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         let facts = &net.sockets[id].facts;
         let waited = facts.shutdown_at.map(|at| net.now.since(at));
         let over = facts.eof_told || facts.error_told || facts.watch_failed || net.stopping;
-        let dispensable = facts.turned_away || net.evicts;
+        let dispensable = facts.turned_away || net.doorman.evicts;
         let lingered = waited.is_some_and(|waited| waited >= net.linger);
         let discarded = facts.read_bytes > net.linger_bytes;
         if !over && !lingered && !discarded && !dispensable {

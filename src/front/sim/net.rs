@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::crowd::{Paces, spare};
+use super::crowd::Doorman;
 use super::plan::{Arming, Faults, Plan};
 use super::random::{Odds, Random};
 use super::trace::{Note, Trace, Verb};
@@ -28,10 +28,7 @@ pub(super) struct Net {
     pub(super) exhausted_until: Time,
     /// Sockets that the server holds.
     pub(super) held: Vec<usize>,
-    pub(super) held_max: usize,
-    paces: Paces,
-    /// Connections may be ended to make room.
-    pub(super) evicts: bool,
+    pub(super) doorman: Doorman,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
     /// The server was told to stop: it owes nobody anything.
@@ -176,9 +173,7 @@ impl Net {
             polls: vec![Poll::default(); plan.sched.reactors],
             exhausted_until: Time::ZERO,
             held: Vec::new(),
-            held_max: plan.limits.connections_max.saturating_add(spare(plan)),
-            paces: Paces::new(plan),
-            evicts: plan.evicts(),
+            doorman: Doorman::new(plan),
             linger: plan.limits.timeouts.linger.unwrap_or(Duration::MAX),
             linger_bytes: plan.limits.linger_bytes,
             stopping: false,
@@ -205,13 +200,6 @@ impl Net {
     fn later(&mut self) -> Time {
         let latency = u64::try_from(self.latency.as_nanos()).unwrap_or(u64::MAX);
         self.now + Duration::from_nanos(self.random.range(0, latency))
-    }
-
-    /// One was accepted from this socket: not too fast?
-    pub(super) fn check_pace(&mut self, socket: usize) {
-        let number = self.listeners[socket].number;
-        let passed = self.paces.pass(number, self.now);
-        passed.unwrap_or_else(|what| self.fail(what));
     }
 
     // What clients do.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::{Limits, Listening, Rate, check};
 use crate::words::error::Error;
-use crate::words::sync::Arc;
 
 /// What is done about a client for whom there is no room, or who comes too fast.
 ///
