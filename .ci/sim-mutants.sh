@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 bugs="busy_evicted
+cancelled_fires
 client_kept
 closed_twice
 deadline_of_turn
@@ -12,10 +13,12 @@ door_unheeded
 exhausted_forgotten
 farewell_unheeded
 generation_ignored
+input_unlooked
 linger_skipped
 mailbox_sleep_untold
 output_overtakes
 overtaken_dropped
+pause_unheeded
 permit_kept
 place_kept
 place_untold
@@ -23,8 +26,11 @@ rate_unwatched
 release_untold
 requeue_forgotten
 room_forgotten
+seen_unnoted
 short_read_drains
+sooner_unsaid
 timer_early
+unserved_forgotten
 urgent_ignored"
 [ $# -eq 0 ] || bugs="$*"
 missed=""

@@ -37,9 +37,9 @@
 //! - the limit of open files, which Windows does not have: see [`Limits::connections_max`] and
 //!   [`Builder::raise_descriptor_limit`];
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
-#![allow(dead_code, reason = "parts that others are about to use")]
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
+#![allow(dead_code, unused_imports, reason = "not yet used by the engine")]
 #![cfg_attr(
     loom,
     allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
@@ -103,8 +103,8 @@ pub mod close {
 #[cfg(not(loom))]
 pub mod config {
     pub use crate::words::config::{
-        Admission, Idle, ListenerAdmission, Listening, Placement, Rate, Scheduling, Timeouts,
-        WhenFull,
+        Admission, Idle, ListenerAdmission, Listening, Overflow, Placement, Rate, Scheduling,
+        Timeouts, WhenFull,
     };
 }
 
@@ -119,8 +119,9 @@ pub mod control {
 /// What calls on a connection answer when they fail, and the error of callbacks.
 #[cfg(not(loom))]
 pub mod error {
-    pub use crate::core::context::SendError;
+    pub use crate::core::context::{SendError, TimersFull};
     pub use crate::core::handle::TrySendError;
+    pub use crate::core::overload::Overloaded;
     pub use crate::words::error::BoxError;
 }
 

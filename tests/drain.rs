@@ -51,7 +51,7 @@ fn the_reply_of_a_handler_that_runs_while_the_drain_begins_arrives() {
         gate.open();
     });
     let busy = reader(busy);
-    let report = server.drain(PATIENCE);
+    let report = server.drain(PATIENCE, Duration::ZERO);
     releaser.join().expect("the releaser ends");
     let replies = busy.join().expect("the reader ends");
     assert_eq!(replies, [frame(b"one"), frame(b"two")].concat());
@@ -76,7 +76,7 @@ fn idle_connections_say_goodbye_and_end() {
     clients.iter_mut().for_each(|client| echo(client, b"hello"));
     let peers: Vec<_> = clients.iter().map(name).collect();
     let readers: Vec<_> = clients.into_iter().map(reader).collect();
-    let report = server.drain(PATIENCE);
+    let report = server.drain(PATIENCE, Duration::ZERO);
     for reader in readers {
         assert_eq!(reader.join().expect("the reader ends"), b"goodbye");
     }
@@ -101,7 +101,7 @@ fn a_request_that_has_arrived_when_the_drain_begins_is_answered() {
         // On their way, over loopback, means: in the system's hands on the server's side.
         clients.iter_mut().for_each(|client| client.write_all(&frame(b"last")).expect("write"));
         let readers: Vec<_> = clients.into_iter().map(reader).collect();
-        let report = server.drain(PATIENCE);
+        let report = server.drain(PATIENCE, Duration::ZERO);
         for reader in readers {
             assert_eq!(reader.join().expect("the reader ends"), frame(b"last"));
         }
@@ -122,7 +122,7 @@ fn clients_that_wait_to_be_accepted_are_served_first() {
         clients.iter_mut().for_each(|client| client.write_all(&frame(b"served?")).expect("write"));
         assert_eq!(server.snapshot().opened(), 0);
         let readers: Vec<_> = clients.into_iter().map(reader).collect();
-        let report = server.drain(PATIENCE);
+        let report = server.drain(PATIENCE, Duration::ZERO);
         for reader in readers {
             assert_eq!(reader.join().expect("the reader ends"), frame(b"served?"));
         }
@@ -141,7 +141,7 @@ fn output_that_is_queued_when_the_drain_begins_arrives() {
     client.write_all(b"go").expect("write");
     wait_for("output waits", &server, |now| sum(now, |reactor| reactor.held_bytes) > 0);
     let client = reader(client);
-    let report = server.drain(PATIENCE);
+    let report = server.drain(PATIENCE, Duration::ZERO);
     assert!(client.join().expect("the reader ends") == pattern(MUCH, 6));
     assert_eq!((report.opened, report.closed_by("drained")), (1, 1), "{report}");
 }
@@ -155,7 +155,7 @@ fn the_deadline_ends_those_that_do_not_end_by_themselves() {
     let mut clients: Vec<_> = (0..10).map(|_| connect(server.local_addr())).collect();
     clients.iter_mut().for_each(|client| echo(client, b"here"));
     let peers: Vec<_> = clients.iter().map(name).collect();
-    let report = server.drain(Duration::from_millis(100));
+    let report = server.drain(Duration::from_millis(100), Duration::ZERO);
     assert_eq!((report.opened, report.closed_by("server_stopped")), (10, 10), "{report}");
     for (peer, mut client) in peers.into_iter().zip(clients) {
         let (calls, _) = journal.life(peer);
@@ -192,7 +192,7 @@ fn those_inside_are_served_until_they_end_and_the_port_refuses() {
             assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
             journal
         });
-        let report = server.drain(PATIENCE);
+        let report = server.drain(PATIENCE, Duration::ZERO);
         assert!(over.load(Ordering::SeqCst), "the drain did not wait");
         assert_eq!(report.opened, report.closed_count());
         client.join().expect("the client ends")
@@ -204,7 +204,7 @@ fn those_inside_are_served_until_they_end_and_the_port_refuses() {
 #[test]
 fn a_server_without_connections_has_drained_at_once() {
     let (server, _journal) = serve(builder(), Raw::new(), by_default);
-    let report = server.drain(PATIENCE);
+    let report = server.drain(PATIENCE, Duration::ZERO);
     assert_eq!((report.opened, report.stuck), (0, 0));
     assert!(report.elapsed < PATIENCE, "it waited for nobody");
 }

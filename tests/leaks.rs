@@ -26,7 +26,7 @@ fn cycle(round: usize) {
         0 => server.stop(),
         1 => {
             drop(clients);
-            server.drain(common::PATIENCE)
+            server.drain(common::PATIENCE, std::time::Duration::ZERO)
         }
         _ => {
             let control = server.control();

@@ -358,7 +358,7 @@ fn a_panic_while_draining_does_not_stop_the_drain() {
             reset
         })
     });
-    let report = server.drain(common::PATIENCE);
+    let report = server.drain(common::PATIENCE, std::time::Duration::ZERO);
     let reset = readers.map(|reader| reader.join().expect("the reader ends"));
     assert_eq!(reset, [resets_are_told() || reset[0], false]);
     assert_eq!((report.opened, report.closed_count(), report.stuck), (2, 2, 0));

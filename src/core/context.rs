@@ -12,7 +12,7 @@ use super::handle::{Gate, Handle, Office};
 use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::words::clock::Time;
-use crate::words::config::Timeouts;
+use crate::words::config::{Overflow, Timeouts};
 use crate::words::error::BoxError;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
@@ -31,6 +31,9 @@ pub(crate) struct Hand {
     /// What the messages of other threads that this job encodes were counted for at the gate.
     pub(crate) posted_bytes: usize,
     pub(crate) send_max_bytes: usize,
+    pub(crate) overflow: Overflow,
+    /// Messages that found no room.
+    pub(crate) dropped_count: u32,
     /// When the job was made.
     pub(crate) now: Time,
     /// Through which listener the connection came.
@@ -49,6 +52,11 @@ pub(crate) struct Hand {
     pub(crate) eof_left: bool,
     /// Frames that were handled.
     pub(crate) frames_count: u32,
+    /// Frames that had waited for too long.
+    pub(crate) shed_count: u32,
+    /// Since when its input has waited, and how long it may.
+    pub(crate) ready_since: Time,
+    pub(crate) queue_wait_max: Option<Duration>,
 }
 
 /// What a job decided about its connection; a stronger one replaces a weaker one.
@@ -89,6 +97,8 @@ impl Hand {
             queued_bytes: 0,
             posted_bytes: 0,
             send_max_bytes: 0,
+            overflow: Overflow::Close,
+            dropped_count: 0,
             now: Time::ZERO,
             door: 0,
             timers: None,
@@ -99,6 +109,9 @@ impl Hand {
             unserved: false,
             eof_left: false,
             frames_count: 0,
+            shed_count: 0,
+            ready_since: Time::ZERO,
+            queue_wait_max: None,
         }
     }
 
@@ -148,14 +161,25 @@ impl Hand {
         }
     }
 
-    /// Ends the connection if more output is queued than a connection may have.
+    /// A message was encoded behind the first `before` bytes of this job's output. If that is more
+    /// than a connection may have queued, the message is taken back or the connection ends.
     #[inline]
-    pub(crate) fn check_overflow(&mut self) -> Result<(), SendError> {
-        if self.queued_bytes + self.outbox.len_bytes() <= self.send_max_bytes {
+    pub(crate) fn check_overflow(&mut self, before: usize) -> Result<(), SendError> {
+        let max_bytes = self.send_max_bytes;
+        if self.queued_bytes + self.outbox.len_bytes() <= max_bytes {
             return Ok(());
         }
-        self.abort(Cause::Overflow);
-        Err(SendError::Overflow { max_bytes: self.send_max_bytes })
+        match self.overflow {
+            Overflow::Close => {
+                self.abort(Cause::Overflow);
+                Err(SendError::Overflow { max_bytes })
+            }
+            Overflow::DropNewest => {
+                self.outbox.truncate(before);
+                self.dropped_count += 1;
+                Err(SendError::Full { max_bytes })
+            }
+        }
     }
 }
 
@@ -208,19 +232,28 @@ impl<'a, M> Context<'a, M> {
         self.hand.queued_bytes + self.hand.outbox.len_bytes()
     }
 
+    /// How long the input that is being handled has waited: from when its connection was ready, or
+    /// last had its turn, until now. Reads the clock.
+    #[must_use]
+    pub fn queue_wait(&self) -> Duration {
+        self.office.now().since(self.hand.ready_since)
+    }
+
     /// Queues a message; it is written when the handler returns.
     ///
     /// # Errors
     /// [`SendError::Closing`] after `finish`, `close` or `abort`; [`SendError::Refused`] if the
     /// codec cannot encode the message; [`SendError::Overflow`] if the peer is so slow that more
-    /// than `send_max_bytes` would be queued: the connection is reset then.
+    /// than `send_max_bytes` would be queued: the connection is reset then; [`SendError::Full`] if
+    /// [`Overflow::DropNewest`] says that it is not, and the message is dropped.
     pub fn send(&mut self, message: impl Into<M>) -> Result<(), SendError> {
         if !self.hand.is_open() {
             return Err(SendError::Closing);
         }
+        let before = self.hand.outbox.len_bytes();
         let encoded = self.encoder.encode(message.into(), &mut self.hand.outbox);
         encoded.map_err(SendError::Refused)?;
-        self.hand.check_overflow()
+        self.hand.check_overflow(before)
     }
 
     /// Has [`on_timer`](crate::Handler::on_timer) called with `key` once `after` has passed: never
@@ -375,6 +408,13 @@ pub enum SendError {
     Closing,
     /// The codec refused the message; the connection goes on.
     Refused(BoxError),
+    /// More output would be queued than a connection may have; the message was dropped and the
+    /// connection goes on.
+    #[non_exhaustive]
+    Full {
+        /// The limit, in bytes: `send_max_bytes`.
+        max_bytes: usize,
+    },
     /// More output would be queued than a connection may have; the connection is being reset.
     #[non_exhaustive]
     Overflow {
@@ -388,7 +428,7 @@ impl fmt::Display for SendError {
         match self {
             SendError::Closing => f.write_str("the connection is closing"),
             SendError::Refused(error) => write!(f, "the codec refused the message: {error}"),
-            SendError::Overflow { max_bytes } => {
+            SendError::Overflow { max_bytes } | SendError::Full { max_bytes } => {
                 write!(f, "more than {max_bytes} bytes of output would be queued")
             }
         }
@@ -399,7 +439,7 @@ impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             SendError::Refused(error) => Some(&**error),
-            SendError::Closing | SendError::Overflow { .. } => None,
+            SendError::Closing | SendError::Overflow { .. } | SendError::Full { .. } => None,
         }
     }
 }

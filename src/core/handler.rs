@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::context::Context;
+use super::overload::Overloaded;
 use crate::words::error::{BoxError, Outcome};
 use crate::words::reason::CloseReason;
 
@@ -34,6 +35,19 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
     /// # Errors
     /// Any: it closes the connection.
     fn on_frame(&mut self, cx: &mut Context<'_, M>, frame: F) -> Outcome;
+
+    /// A frame had waited for longer than [`queue_wait_max`](crate::Limits::queue_wait_max) when
+    /// its turn came: the server is offered more than it can handle. This is called instead of
+    /// [`on_frame`](Handler::on_frame); it is to be quick: tell the peer to come again later, or
+    /// drop what can be dropped. By default the connection is closed, with
+    /// [`Overloaded`](crate::error::Overloaded) as the error: nothing is lost in silence.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_shed(&mut self, cx: &mut Context<'_, M>, frame: F) -> Outcome {
+        drop(frame);
+        Err(Overloaded { waited: cx.queue_wait() }.into())
+    }
 
     /// The peer has finished sending; all of its frames were handled. By default we finish too; a
     /// handler that goes on sending (half-close) overrides this and calls

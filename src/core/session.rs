@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::{Context, Hand};
+use super::context::{Context, Hand, SendError};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
@@ -170,15 +170,23 @@ where
     ) -> Result<(), Cause> {
         let Framed { codec, handler } = self;
         while hand.reads() {
-            if hand.paused {
+            if hand.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded") {
                 hand.unserved = !input.is_empty();
                 break;
             }
             let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;
             let Some(frame) = decoded else { break };
             hand.frames_count += 1;
+            let late =
+                hand.queue_wait_max.is_some_and(|max| office.now().since(hand.ready_since) > max);
+            hand.shed_count += u32::from(late);
             let mut cx = Context::new(hand, codec, office);
-            handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
+            let handled = if late {
+                handler.on_shed(&mut cx, frame)
+            } else {
+                handler.on_frame(&mut cx, frame)
+            };
+            handled.map_err(Cause::handler_failed)?;
         }
         Ok(())
     }
@@ -217,7 +225,12 @@ fn send<C: Codec>(codec: &mut C, parcel: Parcel, hand: &mut Hand) -> Result<(), 
     let message = parcel.unpack::<C::Message>();
     debug_assert!(message.is_some(), "a handle is made with its codec's message type");
     let Some(message) = message else { return Ok(()) };
+    let before = hand.outbox.len_bytes();
     let encoded = codec.encode(message, &mut hand.outbox);
     encoded.map_err(|error| Cause::codec_failed(error.into()))?;
-    hand.check_overflow().map_err(|_| Cause::Overflow)
+    match hand.check_overflow(before) {
+        // Its sender is gone: the counter alone knows.
+        Ok(()) | Err(SendError::Full { .. }) => Ok(()),
+        Err(_) => Err(Cause::Overflow),
+    }
 }

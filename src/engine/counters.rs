@@ -25,6 +25,11 @@ pub(crate) struct Counters {
     pub(crate) rejected_rate: u64,
     pub(crate) rejected_client: u64,
     pub(crate) descriptor_pauses: u64,
+    pub(crate) frames: u64,
+    pub(crate) shed: u64,
+    pub(crate) dropped: u64,
+    pub(crate) linger_resets: u64,
+    pub(crate) asked: u64,
 }
 
 /// One reactor at one moment. What is counted is counted since the start and never goes back.
@@ -86,6 +91,16 @@ pub struct ReactorSnapshot {
     pub rejected_client: u64,
     /// Times that accepting paused because the system was out of descriptors or memory.
     pub descriptor_pauses: u64,
+    /// Frames that were shown to handlers.
+    pub frames: u64,
+    /// Frames among them that had waited for longer than `queue_wait_max`.
+    pub shed: u64,
+    /// Messages that were dropped because their connection had `send_max_bytes` queued.
+    pub dropped: u64,
+    /// Closed connections that were reset because more than `lingering_max` waited for their peers.
+    pub linger_resets: u64,
+    /// Connections that were asked to come to an end by a drain.
+    pub asked: u64,
     /// Read buffers that jobs have at the moment.
     pub buffers_leased: usize,
     /// Read buffers that the pool keeps, at most `pool_retained_max`.

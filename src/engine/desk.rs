@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
-use crate::core::conn::Rules;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::Done;
 use crate::core::limits::{
@@ -59,8 +58,9 @@ pub(crate) enum Order {
     Suspend,
     /// Accept again.
     Resume,
-    /// Accept those that wait already, close the listeners, ask every connection to come to an end.
-    Drain,
+    /// Accept those that wait already, close the listeners, ask every connection to come to an end,
+    /// one after the other over this time.
+    Drain(Duration),
     /// Close everything now.
     Stop,
     /// Wait no longer for handlers that are still running.
@@ -229,13 +229,6 @@ impl<K: Kernel> Common<K> {
         let settings = self.admission.settings();
         let clients = Clients::predictable(prefixes, settings.connections_per_client_max);
         Common { admission: Admission::new(settings, clients), ..self }
-    }
-
-    /// What holds for a connection that came in so.
-    #[inline]
-    pub(crate) fn rules(&self, via: Via) -> Rules<'_> {
-        let listening = &self.listening[via.index()];
-        Rules { limits: &self.limits, timeouts: &listening.timeouts }
     }
 
     /// Makes the desks known; once, before any reactor turns.

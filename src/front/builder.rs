@@ -33,6 +33,7 @@ pub struct Builder {
     threads: Threads,
     placement: Placement,
     drain_deadline: Duration,
+    drain_spread: Duration,
     on_start: Option<Box<OnStart>>,
     on_alarm: Option<Arc<TellAlarm>>,
 }
@@ -60,6 +61,7 @@ impl Builder {
             },
             placement: Placement::default(),
             drain_deadline: Duration::from_secs(10),
+            drain_spread: Duration::from_secs(1),
             on_start: None,
             on_alarm: None,
         }
@@ -201,6 +203,15 @@ impl Builder {
         self
     }
 
+    /// Over what time [`run`](Builder::run) asks the connections to come to an end after a signal,
+    /// so that their peers do not all connect to another server at once. Default: 1 s. Any value
+    /// is allowed; zero asks all of them at once.
+    #[must_use]
+    pub fn drain_spread(mut self, spread: Duration) -> Self {
+        self.drain_spread = spread;
+        self
+    }
+
     /// Calls `tell` with the addresses of all listeners once they are open, which is the way to
     /// learn of ports that the system chose if [`run`](Builder::run) is called. It runs on the
     /// thread that starts the server, when clients are served already. A second one replaces the
@@ -297,8 +308,8 @@ impl Builder {
     /// As [`start`](Builder::start); also if the signals cannot be caught, because another server
     /// of this process does so already, and if the server cannot go on.
     pub fn run(self) -> Result<Report, Error> {
-        let deadline = self.drain_deadline;
-        self.start()?.run_until_signal(deadline)
+        let (deadline, spread) = (self.drain_deadline, self.drain_spread);
+        self.start()?.run_until_signal(deadline, spread)
     }
 }
 

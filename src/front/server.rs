@@ -89,8 +89,8 @@ impl Server {
 
     /// Comes to an end without losing anything: serves the clients that wait to be accepted,
     /// closes the listeners, asks every connection to come to an end
-    /// ([`on_drain`](crate::Handler::on_drain)) and waits for them; closes what is left once
-    /// `deadline` has passed, as [`stop`](Server::stop) does. Blocks until the last one has ended;
+    /// ([`on_drain`](crate::Handler::on_drain)), one after the other over the time `spread`, each at
+    /// a moment of its own, and waits for them; closes what is left once `deadline` has passed, as [`stop`](Server::stop) does. Blocks until the last one has ended;
     /// not to be called from a handler.
     ///
     /// ```
@@ -110,14 +110,14 @@ impl Server {
     ///     let mut reply = String::new();
     ///     client.read_to_string(&mut reply).map(|_| reply)
     /// });
-    /// let report = server.drain(Duration::from_secs(10));
+    /// let report = server.drain(Duration::from_secs(10), Duration::ZERO);
     /// assert_eq!(client.join().expect("it does not panic")?, "hello");
     /// assert_eq!(report.closed_by("drained"), 1);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn drain(mut self, deadline: Duration) -> Report {
-        self.control.common.order(&Order::Drain);
+    pub fn drain(mut self, deadline: Duration, spread: Duration) -> Report {
+        self.control.common.order(&Order::Drain(spread));
         self.control.common.wait_stopped(deadline);
         self.finish()
     }
@@ -141,7 +141,11 @@ impl Server {
         self.finish_or_fail()
     }
 
-    pub(crate) fn run_until_signal(mut self, deadline: Duration) -> Result<Report, Error> {
+    pub(crate) fn run_until_signal(
+        mut self,
+        deadline: Duration,
+        spread: Duration,
+    ) -> Result<Report, Error> {
         let termination =
             Termination::install().map_err(|error| Error::io("catching signals", error))?;
         let common = &self.control.common;
@@ -153,7 +157,7 @@ impl Server {
                 Ok(())
             });
             if common.wait_for_end() == Ending::Signal {
-                common.order(&Order::Drain);
+                common.order(&Order::Drain(spread));
                 common.wait_drained(deadline);
             }
             termination.interrupter().interrupt();
@@ -388,6 +392,8 @@ impl Snapshot {
 pub struct Report {
     /// Connections opened.
     pub opened: u64,
+    /// Connections that a drain asked to come to an end.
+    pub asked: u64,
     /// Connections ended, by the label of their cause.
     pub closed: Vec<(&'static str, u64)>,
     /// Threads that were left behind in a handler that did not return.
@@ -417,6 +423,7 @@ impl Report {
     fn add(&mut self, reactor: &Reactor<MioKernel>) {
         let counters = reactor.counters();
         self.opened += counters.opened;
+        self.asked += counters.asked;
         for (label, count) in counters.closed_by_label() {
             match self.closed.iter_mut().find(|(name, _)| *name == label) {
                 Some((_, sum)) => *sum += count,

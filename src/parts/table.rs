@@ -63,7 +63,6 @@ impl<T> Table<T> {
     }
 
     /// The record `id` names, if it is still there.
-    #[cfg(test)]
     pub(crate) fn get(&self, id: ConnId) -> Option<&T> {
         let slot = self.slots.get(id.slot()).filter(|slot| self.is_named(slot, id));
         self.count_stale(slot.is_none());

@@ -4,5 +4,6 @@ pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod error;
 pub(crate) mod id;
+pub(crate) mod pressure;
 pub(crate) mod reason;
 pub(crate) mod sync;

@@ -156,6 +156,11 @@ impl Connection {
         }
     }
 
+    /// Whether it waits for nothing but the end of its peer.
+    pub(crate) fn lingers(&self) -> bool {
+        self.send == SendHalf::Closed && self.flags.discarding && !self.flags.dead
+    }
+
     /// How the socket of a dead connection is to be closed.
     pub(crate) fn farewell(&self) -> Farewell {
         if self.flags.reset { Farewell::Reset } else { Farewell::Close }

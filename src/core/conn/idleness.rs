@@ -4,20 +4,26 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::halves::{RecvHalf, SendHalf};
-use super::{Connection, Next};
+use super::{Connection, Next, Rules};
+use crate::core::keepalive::Overdue;
 use crate::words::clock::Time;
+use crate::words::config::Adaptive;
 
 impl Connection {
-    /// How long the peer has been silent, if the connection may be ended for it: the longest goes
-    /// first. `None` if anything is under way: a handler, a part of a frame, output, an end.
-    pub(crate) fn idle_key(&self, now: Time) -> Option<Duration> {
-        let busy_evicted = cfg!(switchboard_sim_mutant = "busy_evicted");
+    /// How dispensable it is, if it may be ended: how far it is silent beyond its habit, and then
+    /// for how long. The greatest goes first. `None` if anything is under way, or if it may be
+    /// silent for ever.
+    pub(crate) fn idle_key(&self, now: Time, rules: Rules<'_>) -> Option<(Overdue, Duration)> {
         let flags = &self.flags;
+        let silent = now.since(self.last_seen);
+        if cfg!(switchboard_sim_mutant = "busy_evicted") {
+            let overdue = self.keepalive.overdue(silent, &Adaptive::default(), rules.prior);
+            return (!flags.dead && self.partial.is_some()).then_some((overdue, silent));
+        }
         let open = self.recv == RecvHalf::Open && self.send == SendHalf::Open;
-        let at_rest = self.session.is_some() && self.next() == Next::Rest && !flags.queued;
-        let nothing_waits = self.partial.is_none() && self.outbox.is_none() && !flags.paused;
-        let may_go = open && !flags.discarding && at_rest && nothing_waits;
-        (may_go || (busy_evicted && !flags.dead)).then(|| now.since(self.last_seen))
+        let at_rest = open && self.next() == Next::Rest && !flags.queued;
+        let overdue = self.overdue(now, rules).filter(|_| at_rest);
+        overdue.map(|overdue| (overdue, silent))
     }
 
     /// Where the peer is.

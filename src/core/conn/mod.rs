@@ -26,8 +26,10 @@ use bytes::BytesMut;
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
 pub(crate) use self::rules::Rules;
+pub(crate) use self::times::Lapse;
 use super::context::{Hand, Verdict};
 use super::handle::{Gate, Parcel};
+use super::keepalive::{KeepAlive, Prior};
 use super::lane::Lane;
 use super::session::{Errand, Inbox, Session};
 use super::timers::Timers;
@@ -83,9 +85,12 @@ pub(crate) struct Connection {
     output_by: Time,
     /// When the peer was last heard of.
     last_seen: Time,
+    /// Since when its input waits for its turn.
+    ready_since: Time,
     /// When the frame that waits for its rest began; until the first one is whole, when the
     /// connection was opened; else `NEVER`.
     frame_since: Time,
+    keepalive: KeepAlive,
     timer: Option<TimerId>,
     recv: RecvHalf,
     send: SendHalf,
@@ -139,7 +144,7 @@ struct Flags {
 
 impl Connection {
     /// A connection that has just been accepted; its session is out to be made and opened.
-    pub(crate) fn new(peer: SocketAddr, now: Time) -> Self {
+    pub(crate) fn new(peer: SocketAddr, now: Time, keepalive: KeepAlive) -> Self {
         Connection {
             peer,
             session: None,
@@ -152,7 +157,9 @@ impl Connection {
             timers: None,
             output_by: Time::NEVER,
             last_seen: now,
+            ready_since: now,
             frame_since: now,
+            keepalive,
             timer: None,
             recv: RecvHalf::Open,
             send: SendHalf::Open,
@@ -232,7 +239,10 @@ impl Connection {
 
     /// The kernel says that there may be input. `drain`: a short read proves nothing.
     #[inline]
-    pub(crate) fn handle_readable(&mut self, drain: bool) {
+    pub(crate) fn handle_readable(&mut self, drain: bool, now: Time) {
+        if !self.flags.readable {
+            self.ready_since = now;
+        }
         self.flags.readable = true;
         self.flags.drain_reads |= drain && !cfg!(switchboard_sim_mutant = "urgent_ignored");
     }
@@ -263,8 +273,8 @@ impl Connection {
     /// A read brought some bytes; `drained` if it brought less than it could have and the platform
     /// takes that as proof that there is no more.
     #[inline]
-    pub(crate) fn handle_received(&mut self, drained: bool, now: Time) {
-        self.note_seen(now);
+    pub(crate) fn handle_received(&mut self, drained: bool, now: Time, prior: &mut Prior) {
+        self.note_input(now, prior);
         if drained && !self.flags.drain_reads {
             self.flags.readable = false;
         }
@@ -340,7 +350,11 @@ impl Connection {
         hand.send_max_bytes = rules.limits.send_max_bytes;
         hand.timers_max = rules.limits.timers_max;
         hand.timeouts_changed = false;
-        (hand.unserved, hand.eof_left, hand.frames_count) = (false, false, 0);
+        (hand.unserved, hand.eof_left) = (false, false);
+        (hand.frames_count, hand.dropped_count, hand.shed_count) = (0, 0, 0);
+        hand.overflow = rules.limits.overflow;
+        hand.queue_wait_max = rules.limits.queue_wait_max;
+        hand.ready_since = self.ready_since;
     }
 
     /// What was decided before, which binds the next job too.
@@ -363,6 +377,7 @@ impl Connection {
     ) {
         debug_assert!(self.is_out());
         self.flags.out = false;
+        self.ready_since = now;
         self.session = session;
         self.gate = hand.gate.take();
         self.take_times_back(hand, now);
@@ -461,10 +476,10 @@ impl Connection {
 
     /// The server drains: the session is to be asked to come to an end, after the input that has
     /// arrived already; whether there is some, a read shall tell.
-    pub(crate) fn handle_drain(&mut self) {
+    pub(crate) fn handle_drain(&mut self, now: Time) {
         if !self.flags.dead && !self.flags.discarding {
             self.inbox_mut().drain = true;
-            self.flags.readable = true;
+            self.handle_readable(false, now);
         }
     }
 

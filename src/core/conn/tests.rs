@@ -5,8 +5,9 @@ use bytes::{Bytes, BytesMut};
 use super::*;
 use crate::core::handle::{Command, Handle, Post};
 use crate::words::config::Limits;
+use crate::words::pressure::Pressure;
 use crate::words::reason::CloseReason;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 mod close;
@@ -99,7 +100,9 @@ pub(super) fn id() -> ConnId {
 }
 
 pub(super) fn rules(limits: &Limits) -> Rules<'_> {
-    Rules { limits, timeouts: &limits.timeouts }
+    static PRIOR: OnceLock<Prior> = OnceLock::new();
+    let prior = PRIOR.get_or_init(Prior::new);
+    Rules { limits, timeouts: &limits.timeouts, prior, pressure: Pressure::Calm }
 }
 
 impl Rig {
@@ -108,7 +111,11 @@ impl Rig {
         let mut limits = Limits::for_descriptors(None);
         (limits.send_high_bytes, limits.send_low_bytes) = (HIGH, LOW);
         limits.linger_bytes = 1000;
-        let mut conn = Connection::new("192.0.2.1:1".parse().expect("an address"), Time::ZERO);
+        let mut conn = Connection::new(
+            "192.0.2.1:1".parse().expect("an address"),
+            Time::ZERO,
+            Prior::new().open(),
+        );
         let mut hand = Hand::blank();
         conn.lend(id(), &mut hand, rules(&limits));
         let errand = Errand { open: true, ..Errand::default() };
@@ -142,13 +149,13 @@ impl Rig {
     /// The input to be read now, and an event that says so.
     pub(super) fn receive(&mut self, count: usize) {
         self.peer.incoming += count;
-        self.conn.handle_readable(false);
+        self.conn.handle_readable(false, self.now);
     }
 
     /// FIN of the peer.
     pub(super) fn receive_fin(&mut self) {
         self.peer.fin = true;
-        self.conn.handle_readable(true);
+        self.conn.handle_readable(true, self.now);
     }
 
     /// The peer takes `count` more bytes, and an event says so.
@@ -330,7 +337,7 @@ impl Rig {
         let bytes = (self.input.0..self.input.0 + count).map(byte);
         input.extend(bytes);
         self.input.0 += count;
-        self.conn.handle_received(count < room, self.now);
+        self.conn.handle_received(count < room, self.now, &mut Prior::new());
         true
     }
 

@@ -10,15 +10,28 @@ use std::time::Duration;
 use super::halves::{RecvHalf, SendHalf};
 use super::{Connection, Rules};
 use crate::core::context::Hand;
+use crate::core::keepalive::{self, Overdue, Prior, Rearm};
 use crate::words::clock::Time;
-use crate::words::config::{Idle, Timeouts};
+use crate::words::config::{Adaptive, Idle, Timeouts};
 use crate::words::reason::Cause;
+
+/// What became of a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lapse {
+    /// It had not come yet, or was put off.
+    Nothing,
+    /// Something else is next now.
+    News,
+    /// ... since the peer was silent for too long.
+    Silence,
+}
 
 impl Connection {
     /// Whether its entry in the wheel may be later than what it awaits.
     #[inline]
     pub(crate) fn wants_arming(&self) -> bool {
-        self.flags.sooner || self.timer.is_none()
+        let forgets = cfg!(switchboard_sim_mutant = "sooner_unsaid");
+        (self.flags.sooner && !forgets) || self.timer.is_none()
     }
 
     /// When it wants to be looked at although nothing has happened.
@@ -51,16 +64,17 @@ impl Connection {
         if self.is_stalled(now) {
             self.flags.write_blocked = false;
         }
-        if self.recv == RecvHalf::Open {
+        let forgets = cfg!(switchboard_sim_mutant = "input_unlooked");
+        if self.recv == RecvHalf::Open && !forgets {
             self.flags.readable = true;
         }
     }
 
-    /// A deadline may have come, and the system has been asked. True if that changes what is next.
-    pub(crate) fn handle_timeout(&mut self, now: Time, rules: Rules<'_>) -> bool {
+    /// A deadline may have come, and the system has been asked.
+    pub(crate) fn handle_timeout(&mut self, now: Time, rules: Rules<'_>) -> Lapse {
         let now = if cfg!(switchboard_sim_mutant = "timer_early") { Time::NEVER } else { now };
         if self.flags.dead {
-            return false;
+            return Lapse::Nothing;
         }
         if self.output_by <= now {
             self.output_by = Time::NEVER;
@@ -69,23 +83,25 @@ impl Connection {
             } else {
                 self.die(Cause::Closed);
             }
-            return true;
+            return Lapse::News;
         }
         // Input that is there and not read yet may be what is owed.
-        let unread = self.flags.readable && self.recv == RecvHalf::Open;
+        let unread = self.flags.readable
+            && self.recv == RecvHalf::Open
+            && !cfg!(switchboard_sim_mutant = "input_unlooked");
         if let Some((_, cause)) = self.owed(rules).filter(|&(by, _)| by <= now && !unread) {
             if matches!(cause, Cause::IdleTimeout) {
                 self.close(cause, now, rules);
-            } else {
-                self.abort(cause);
+                return Lapse::Silence;
             }
-            return true;
+            self.abort(cause);
+            return Lapse::News;
         }
         if self.serves_timers() && self.next_timer() <= now {
             self.flags.timer_due = true;
-            return true;
+            return Lapse::News;
         }
-        false
+        Lapse::Nothing
     }
 
     /// What the peer owes us now, by when, and what it is called if it does not come.
@@ -97,7 +113,9 @@ impl Connection {
             return None;
         }
         let timeouts = self.timeouts(rules);
-        let idle = (self.last_seen.after(idle_for(timeouts.idle)), Cause::IdleTimeout);
+        let silence =
+            keepalive::timeout(&self.keepalive, &timeouts.idle, rules.pressure, rules.prior);
+        let idle = (self.last_seen.after(silence), Cause::IdleTimeout);
         let frame = match self.recv {
             RecvHalf::Open => self.frame_by(timeouts),
             RecvHalf::Finished => Time::NEVER,
@@ -144,10 +162,22 @@ impl Connection {
         self.output_by <= now && self.outbox.is_some() && !self.flags.dead
     }
 
-    /// Input has come.
+    /// Input has come. What the peer says before its first frame is whole is no habit.
+    #[inline]
+    pub(super) fn note_input(&mut self, now: Time, prior: &mut Prior) {
+        if self.flags.greeted {
+            let rearm = self.keepalive.note_gap(now.since(self.last_seen), prior);
+            self.flags.sooner |= rearm == Rearm::Yes;
+        }
+        self.note_seen(now);
+    }
+
+    /// The peer was heard of.
     #[inline]
     pub(super) fn note_seen(&mut self, now: Time) {
-        self.last_seen = now;
+        if !cfg!(switchboard_sim_mutant = "seen_unnoted") {
+            self.last_seen = now;
+        }
     }
 
     /// Output has gone. That is a sign of life where the settings say so, and from a peer that has
@@ -176,6 +206,36 @@ impl Connection {
         self.last_seen = now;
     }
 
+    /// How far it is silent beyond what is its habit, if it may be given up to make room: it is at
+    /// rest, and nothing of it waits. The greatest goes first.
+    pub(crate) fn overdue(&self, now: Time, rules: Rules<'_>) -> Option<Overdue> {
+        let flags = &self.flags;
+        let idle = self.session.is_some()
+            && !(flags.dead || flags.discarding || flags.paused || flags.eof || flags.unserved)
+            && self.partial.is_none()
+            && self.outbox.is_none()
+            && self.inbox.is_none();
+        if !idle {
+            return None;
+        }
+        let adaptive = match self.timeouts(rules).idle {
+            // Who may be silent for ever is not given up for being silent.
+            Idle::Never => return None,
+            Idle::After(after) => Adaptive { min: after, factor: 1, max: after },
+            Idle::Adaptive { min, factor, max } => Adaptive { min, factor, max },
+        };
+        Some(self.keepalive.overdue(now.since(self.last_seen), &adaptive, rules.prior))
+    }
+
+    /// It was closed for its silence, which says something about newcomers to its listener.
+    pub(crate) fn teach(&self, now: Time, listener: &Timeouts, prior: &mut Prior) {
+        let timeouts = self.own_timeouts.as_deref().unwrap_or(listener);
+        if let Idle::Adaptive { min, factor, max } = timeouts.idle {
+            let silent = now.since(self.last_seen);
+            prior.note_cut(&self.keepalive, silent, &Adaptive { min, factor, max });
+        }
+    }
+
     /// A part of a frame waits for the rest.
     pub(super) fn note_partial(&mut self, now: Time) {
         if self.frame_since == Time::NEVER {
@@ -196,7 +256,7 @@ impl Connection {
             self.flags.sooner |= hand.timeouts_changed;
             self.own_timeouts = Some(timeouts);
         }
-        self.flags.unserved = hand.unserved;
+        self.flags.unserved = hand.unserved && !cfg!(switchboard_sim_mutant = "unserved_forgotten");
         self.flags.eof |= hand.eof_left && !self.flags.dead && !self.flags.discarding;
         if std::mem::replace(&mut self.flags.paused, hand.paused) && !hand.paused {
             self.listen_again(now);
@@ -213,13 +273,5 @@ impl Connection {
     pub(super) fn linger(&mut self, now: Time, rules: Rules<'_>) {
         debug_assert_eq!(self.send, SendHalf::Closed);
         self.await_until(now.after(self.timeouts(rules).linger));
-    }
-}
-
-fn idle_for(idle: Idle) -> Option<Duration> {
-    match idle {
-        Idle::Never => None,
-        Idle::After(time) => Some(time),
-        Idle::Adaptive { max, .. } => Some(max),
     }
 }

@@ -13,4 +13,5 @@ pub(crate) use self::admission::{Admission, Full, Permit, Tokens, Via};
 pub use self::alarm::{Alarm, AlarmKind};
 pub(crate) use self::alarm::{Alarms, Told};
 pub(crate) use self::clients::{Clients, Prefixes};
+pub(crate) use self::rate::Bucket;
 pub(crate) use self::waiters::Waiters;

@@ -8,10 +8,10 @@ use crate::words::config::Rate;
 
 /// How much may pass, and when the next may.
 ///
-/// It is the Generic Cell Rate Algorithm (ITU-T I.371, Annex A; ATM Forum, Traffic Management
-/// Specification 4.0, section 4.4.2), also known as the leaky bucket as a meter: instead of tokens
-/// that somebody must fill in, it keeps the one moment at which the bucket is full again, the
-/// *theoretical arrival time* of the standard. Nothing runs while nothing passes.
+/// It is the Generic Cell Rate Algorithm (ITU-T I.371; ATM Forum, Traffic Management Specification
+/// 4.0), also known as the leaky bucket as a meter: instead of tokens that somebody must fill in,
+/// it keeps the one moment at which the bucket is full again, the *theoretical arrival time* of the
+/// standard. Nothing runs while nothing passes.
 ///
 /// What passes is measured after the fact: a read takes up to a *quantum* and is told to the bucket
 /// when its size is known. Whoever takes only when [`Bucket::ready_at`] has come goes less than a
@@ -24,9 +24,9 @@ use crate::words::config::Rate;
 ///   now          full_at
 /// ```
 ///
-/// Time is counted in [`TOKEN`]ths of a token: a nanosecond is worth `per_second` of them. These are
-/// whole numbers for every rate, so nothing is ever rounded away. They fit: times are below 2⁶⁴ and
-/// rates at most 2⁴⁰.
+/// Time is counted in [`TOKEN`]ths of a token: a nanosecond is worth `per_second` of them. These
+/// are whole numbers for every rate, so nothing is ever rounded away. They fit: times are below 2⁶⁴
+/// and rates at most 2⁴⁰.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     rate: Rate,

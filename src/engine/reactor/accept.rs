@@ -196,10 +196,11 @@ impl<K: Kernel> Reactor<K> {
         let Newcomer { stream, peer, via, permit } = newcomer;
         let eager = self.io.habits[via.index()].is_eager();
         let factory = Arc::clone(&self.doors[via.index()].factory);
+        let keepalive = self.io.priors[via.index()].open();
         let mut newcomer = Some((stream, permit));
         let made = self.table.insert_with(|_| {
             let (stream, permit) = newcomer.take().expect("asked for once");
-            Entry::new(stream, permit, via, Connection::new(peer, self.io.now))
+            Entry::new(stream, permit, via, Connection::new(peer, self.io.now, keepalive))
         });
         let Ok(id) = made else {
             let (stream, permit) = newcomer.take()?;
@@ -210,15 +211,16 @@ impl<K: Kernel> Reactor<K> {
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
         (job.hand.now, job.hand.door) = (self.io.now, via.listener());
-        entry.conn.lend(id, &mut job.hand, self.io.common.rules(via));
+        entry.conn.lend(id, &mut job.hand, self.io.rules(via));
         if eager {
             // Watched when it comes to rest.
-            entry.conn.handle_readable(false);
+            entry.conn.handle_readable(false, self.io.now);
         } else {
             self.io.watch_for_input(id, entry);
         }
         if self.course == Course::Drain {
-            entry.conn.handle_drain();
+            entry.conn.handle_drain(self.io.now);
+            self.io.counters.asked += 1;
         }
         job.task = Task::Open(factory);
         job.errand = Errand { open: true, ..Errand::default() };

@@ -165,7 +165,9 @@ impl<K: Kernel> Reactor<K> {
         let now = self.io.now;
         let window = self.table.window(self.evict_from, WINDOW);
         let keys = window.filter(|(_, entry)| of_own(entry.door));
-        let keys = keys.filter_map(|(id, entry)| Some((entry.conn.idle_key(now)?, id)));
+        let keys = keys.filter_map(|(id, entry)| {
+            Some((entry.conn.idle_key(now, self.io.rules(entry.door))?, id))
+        });
         let best = keys.max_by_key(|&(key, _)| key);
         self.evict_from = self.table.after_window(self.evict_from, WINDOW);
         best.map(|(_, id)| id)

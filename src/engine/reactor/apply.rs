@@ -38,22 +38,26 @@ impl<K: Kernel> Reactor<K> {
         };
         let io = &mut self.io;
         io.tick();
+        io.counters.frames += u64::from(job.hand.frames_count);
+        io.counters.shed += u64::from(job.hand.shed_count);
+        io.counters.dropped += u64::from(job.hand.dropped_count);
         let session = job.session.take();
-        entry.conn.handle_done(session, &mut job.hand, io.now, io.common.rules(entry.door));
+        entry.conn.handle_done(session, &mut job.hand, io.now, io.rules(entry.door));
         let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);
         let used = if leased || input.len() < given_bytes {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
-                entry.conn.keep_partial(BytesMut::from(&input[..]), io.now);
+                entry.conn.keep_partial(BytesMut::from(&input[..]), io.kernel.now());
             }
             Some(input)
         } else {
-            entry.conn.keep_partial(input, io.now);
+            let now = if input.is_empty() { io.now } else { io.kernel.now() };
+            entry.conn.keep_partial(input, now);
             None
         };
         // What it said is written now, before the buffer in which that may stand is given back.
         io.write_through(entry, &mut job.hand.outbox);
-        entry.conn.handle_output(&mut job.hand, io.common.rules(entry.door));
+        entry.conn.handle_output(&mut job.hand, io.rules(entry.door));
         io.advance(id, entry, May::Queue);
         match used {
             // Who knows what a panic left in it.

@@ -1,5 +1,8 @@
 //! Reading the mailbox: what other threads, other reactors and the operator want.
 
+use std::time::Duration;
+
+use super::drain::Farewells;
 use super::stream::May;
 use super::{Course, Phase, Reactor};
 use crate::core::conn::{Connection, Rules};
@@ -55,7 +58,7 @@ impl<K: Kernel> Reactor<K> {
     /// Changes one record, then sees to what that makes necessary.
     fn with(&mut self, id: ConnId, change: impl FnOnce(&mut Connection, Time, Rules<'_>)) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        change(&mut entry.conn, self.io.now, self.io.common.rules(entry.door));
+        change(&mut entry.conn, self.io.now, self.io.rules(entry.door));
         self.io.advance(id, entry, May::Queue);
     }
 
@@ -63,7 +66,7 @@ impl<K: Kernel> Reactor<K> {
         match order {
             Order::Suspend => self.doors.iter_mut().for_each(super::Door::suspend),
             Order::Resume => self.doors.iter_mut().for_each(super::Door::resume),
-            Order::Drain => self.drain(),
+            Order::Drain(spread) => self.drain(*spread),
             Order::Stop => self.stop(),
             Order::Abandon => self.course = Course::Abandon,
             Order::Snapshot(reply) => {
@@ -73,13 +76,13 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    fn drain(&mut self) {
+    fn drain(&mut self, spread: Duration) {
         if self.course != Course::Serve {
             return;
         }
         self.course = Course::Drain;
         self.doors.iter_mut().for_each(super::Door::close_when_empty);
-        self.with_each(|conn, _, _| conn.handle_drain());
+        self.farewells = Some(Farewells::new(self.table.ids(), self.io.now, spread));
     }
 
     pub(super) fn stop(&mut self) {

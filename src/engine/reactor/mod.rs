@@ -12,6 +12,7 @@ mod accept;
 mod admit;
 mod apply;
 mod door;
+mod drain;
 mod mail;
 mod reap;
 mod ring;
@@ -25,11 +26,12 @@ pub(crate) use self::accept::Newcomer;
 pub(crate) use self::door::Door;
 use self::ring::Ring;
 
+use self::drain::Farewells;
 use self::stream::{Io, May};
 use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
-use crate::core::conn::Connection;
+use crate::core::conn::{Connection, Lapse};
 use crate::core::job::{Done, Job};
 use crate::core::limits::{Permit, Via};
 use crate::parts::table::Table;
@@ -60,6 +62,8 @@ pub(crate) struct Reactor<K: Kernel> {
     /// Last calls of sessions that have not come back.
     farewells_out: usize,
     course: Course,
+    /// Whom a drain still has to ask.
+    farewells: Option<Farewells>,
     /// Its poll has failed: it closes everything and ends, without asking the kernel for news.
     broken: bool,
     // Scratch space, empty between phases.
@@ -118,7 +122,9 @@ const _: () = assert!(
         + 32 // peer address
         + 16 // session
         + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
-        + 3 * 8 // when output was awaited, the peer was seen, its frame began
+        + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
+        //         its frame has begun
+        + 16 // how long it is used to be silent
         + 8 // bytes thrown away
         + 4 // timer
         + 6 // lane
@@ -171,6 +177,7 @@ impl<K: Kernel> Reactor<K> {
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
+            farewells: None,
             broken: false,
             events,
             letters: Vec::new(),
@@ -245,8 +252,9 @@ impl<K: Kernel> Reactor<K> {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
-        let deadline = self.io.wheel.next_deadline().into_iter().chain(retry);
-        let deadline = deadline.chain(self.ring.review_at()).min();
+        let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
+        let others = retry.into_iter().chain(farewell).chain(self.ring.review_at());
+        let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
 
@@ -263,7 +271,7 @@ impl<K: Kernel> Reactor<K> {
                 Some(Token::Connection { .. }) => {
                     let Some((id, entry)) = self.table.get_by_token(event.token) else { continue };
                     if event.readable {
-                        entry.conn.handle_readable(event.drain);
+                        entry.conn.handle_readable(event.drain, self.io.now);
                     }
                     if event.writable {
                         entry.conn.handle_writable();
@@ -364,15 +372,18 @@ impl<K: Kernel> Reactor<K> {
     fn expire(&mut self, id: ConnId) -> Option<Box<Job>> {
         let entry = self.table.get_mut(id)?;
         *entry.conn.timer_mut() = None;
-        if entry.conn.seems_late(self.io.now, self.io.common.rules(entry.door)) {
+        if entry.conn.seems_late(self.io.now, self.io.rules(entry.door)) {
             entry.conn.look_again(self.io.now);
             let job = self.io.advance(id, entry, May::Serve);
             if job.is_some() {
                 return job;
             }
         }
-        let changed = entry.conn.handle_timeout(self.io.now, self.io.common.rules(entry.door));
-        let may = if changed { May::Serve } else { May::Queue };
+        let lapse = entry.conn.handle_timeout(self.io.now, self.io.rules(entry.door));
+        if lapse == Lapse::Silence {
+            self.io.learn_silence(entry);
+        }
+        let may = if lapse == Lapse::Nothing { May::Queue } else { May::Serve };
         self.io.advance(id, entry, may)
     }
 
@@ -424,6 +435,11 @@ impl<K: Kernel> Reactor<K> {
             rejected_rate: counters.rejected_rate,
             rejected_client: counters.rejected_client,
             descriptor_pauses: counters.descriptor_pauses,
+            frames: counters.frames,
+            shed: counters.shed,
+            dropped: counters.dropped,
+            linger_resets: counters.linger_resets,
+            asked: counters.asked,
             buffers_leased: pool.leased_count,
             buffers_retained: pool.retained_count,
             buffers_retained_bytes: pool.retained_bytes,
@@ -458,6 +474,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
                 Phase::Mail => {
                     self.receive_mail();
+                    self.say_goodbye();
                     self.begin_accepting();
                     None
                 }

@@ -5,11 +5,13 @@ use crate::core::conn::Farewell;
 use crate::core::job::{Job, Task};
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
+use crate::words::reason::Cause;
 
 impl<K: Kernel> Reactor<K> {
     /// Closes what ended in this turn; one job for each session that has a last call coming. The
     /// record of a connection whose session is out stays until that comes back.
     pub(super) fn reap_closed(&mut self) -> Option<Box<Job>> {
+        self.bound_lingering();
         while let Some(id) = self.io.doomed.pop() {
             if let Some(job) = self.reap(id).and_then(|job| self.dispatch(job)) {
                 return Some(job);
@@ -17,6 +19,27 @@ impl<K: Kernel> Reactor<K> {
         }
         self.end_turn();
         None
+    }
+
+    /// Resets those that have waited longest for their peer to finish, if there are too many. Who
+    /// closed a connection in the meantime by `finish` first is found among them, too, and counts.
+    fn bound_lingering(&mut self) {
+        let max = self.io.common.limits.lingering_max.div_ceil(self.io.common.desks().len());
+        if self.io.lingering.len() <= max {
+            return;
+        }
+        let table = &self.table;
+        let here = |id: ConnId| table.contains(id).then(|| table.get(id)).flatten();
+        let lingers = |id: &ConnId| here(*id).is_some_and(|entry| entry.conn.lingers());
+        self.io.lingering.retain(lingers);
+        while self.io.lingering.len() > max {
+            let Some(id) = self.io.lingering.pop_front() else { break };
+            if let Some(entry) = self.table.get_mut(id) {
+                self.io.counters.linger_resets += 1;
+                entry.conn.abort(Cause::Closed);
+                self.io.doomed.push(id);
+            }
+        }
     }
 
     fn reap(&mut self, id: ConnId) -> Option<Box<Job>> {

@@ -8,8 +8,10 @@ use bytes::BytesMut;
 
 use super::door::Habit;
 use super::{Entry, Watch};
-use crate::core::conn::Next;
+use crate::core::conn::{Next, Rules};
 use crate::core::job::{Input, Job};
+use crate::core::keepalive::Prior;
+use crate::core::limits::Via;
 use crate::engine::counters::Counters;
 use crate::engine::desk::Common;
 use crate::parts::buf::{BufferPool, Outbox};
@@ -17,6 +19,7 @@ use crate::parts::timer::Wheel;
 use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::id::{ConnId, Token};
+use crate::words::pressure::Pressure;
 use crate::words::reason::Cause;
 use crate::words::sync::Arc;
 
@@ -32,6 +35,9 @@ pub(super) struct Io<K: Kernel> {
     pub(super) ready: VecDeque<ConnId>,
     /// Connections to be closed at the end of the turn; may name one twice.
     pub(super) doomed: Vec<ConnId>,
+    /// Connections that wait for their peer to finish, the one that waits longest first; some
+    /// have ended meanwhile.
+    pub(super) lingering: VecDeque<ConnId>,
     pub(super) wheel: Wheel,
     pub(super) pool: BufferPool,
     /// Boxes for the next jobs.
@@ -39,6 +45,10 @@ pub(super) struct Io<K: Kernel> {
     blanks: Vec<Box<Job>>,
     /// One for each listener.
     pub(super) habits: Vec<Habit>,
+    /// One for each listener: how long its newcomers are silent.
+    pub(super) priors: Vec<Prior>,
+    /// How near the server is to its limits.
+    pub(super) pressure: Pressure,
     pub(super) counters: Counters,
 }
 
@@ -72,10 +82,13 @@ impl<K: Kernel> Io<K> {
             ticks: 0,
             ready: VecDeque::new(),
             doomed: Vec::new(),
+            lingering: VecDeque::new(),
             wheel: Wheel::new(now),
             pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
             blanks: Vec::new(),
             habits: vec![Habit::default(); listeners],
+            priors: vec![Prior::new(); listeners],
+            pressure: Pressure::Calm,
             counters: Counters::default(),
             kernel,
             common,
@@ -93,7 +106,7 @@ impl<K: Kernel> Io<K> {
         let job = loop {
             match (entry.conn.next(), may) {
                 (Next::Write, _) => self.write(id, entry),
-                (Next::Finish, _) => self.finish(entry),
+                (Next::Finish, _) => self.finish(id, entry),
                 (Next::Probe, _) => self.probe(entry),
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
@@ -131,6 +144,26 @@ impl<K: Kernel> Io<K> {
         job
     }
 
+    /// What holds for the connections that came in so.
+    #[inline]
+    pub(super) fn rules(&self, via: Via) -> Rules<'_> {
+        let at = via.index();
+        let timeouts = &self.common.listening[at].timeouts;
+        Rules {
+            limits: &self.common.limits,
+            timeouts,
+            prior: &self.priors[at],
+            pressure: self.pressure,
+        }
+    }
+
+    /// A connection was closed for its silence.
+    pub(super) fn learn_silence(&mut self, entry: &Entry<K>) {
+        let at = usize::from(entry.door);
+        let timeouts = &self.common.listening[at].timeouts;
+        entry.conn.teach(self.now, timeouts, &mut self.priors[at]);
+    }
+
     /// A job has come back. The time is read once per turn, and once in a while in a turn of many
     /// jobs, so that nobody's silence seems longer than it is.
     #[inline]
@@ -156,7 +189,7 @@ impl<K: Kernel> Io<K> {
             return;
         }
         entry.conn.handle_armed();
-        let deadline = entry.conn.deadline(self.common.rules(entry.door));
+        let deadline = entry.conn.deadline(self.rules(entry.door));
         if deadline == Time::NEVER {
             return;
         }
@@ -189,7 +222,7 @@ impl<K: Kernel> Io<K> {
         leased: bool,
     ) -> Option<Box<Job>> {
         let mut job = self.blank();
-        let taken = entry.conn.take_session(id, &mut job.hand, self.common.rules(entry.door));
+        let taken = entry.conn.take_session(id, &mut job.hand, self.rules(entry.door));
         let (session, errand) = taken?;
         job.serve_later(session, errand);
         (job.hand.now, job.hand.door) = (self.now, entry.door.listener());
@@ -215,13 +248,14 @@ impl<K: Kernel> Io<K> {
             let spoke = answer.as_ref().is_ok_and(|&count| count > 0);
             self.habits[usize::from(entry.door)].learn(spoke);
         }
+        let prior = &mut self.priors[usize::from(entry.door)];
         match answer {
             Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
                 self.counters.received_bytes += count as u64;
                 let drains =
                     K::SHORT_READ_DRAINS || cfg!(switchboard_sim_mutant = "short_read_drains");
-                entry.conn.handle_received(drains && count < room, self.now);
+                entry.conn.handle_received(drains && count < room, self.now, prior);
                 return self.job(id, entry, input, leased);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
@@ -240,11 +274,12 @@ impl<K: Kernel> Io<K> {
         let Some(stream) = entry.stream.as_mut() else { return };
         let mut input = self.pool.lease();
         let room = input.capacity();
+        let prior = &mut self.priors[usize::from(entry.door)];
         match self.kernel.read(stream, &mut input) {
             Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
-                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room, self.now);
-                entry.conn.handle_discarded(count, self.common.rules(entry.door));
+                entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room, self.now, prior);
+                entry.conn.handle_discarded(count, self.rules(entry.door));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => entry.conn.handle_read_blocked(),
             Err(error) => entry.conn.die(Cause::of_io(&error)),
@@ -265,14 +300,14 @@ impl<K: Kernel> Io<K> {
                 // may have taken their time. Without one, nobody asks for the time.
                 let timed = entry.conn.awaits_output();
                 let now = if timed { self.kernel.now() } else { self.now };
-                if entry.conn.handle_written(now, self.common.rules(entry.door)) {
+                if entry.conn.handle_written(now, self.rules(entry.door)) {
                     self.watch_for_room(id, entry, false);
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let stale = cfg!(switchboard_sim_mutant = "deadline_of_turn");
                 let now = if stale { self.now } else { self.kernel.now() };
-                entry.conn.handle_write_blocked(now, self.common.rules(entry.door));
+                entry.conn.handle_write_blocked(now, self.rules(entry.door));
                 if !cfg!(switchboard_sim_mutant = "room_forgotten") {
                     self.watch_for_room(id, entry, true);
                 }
@@ -290,7 +325,7 @@ impl<K: Kernel> Io<K> {
         match write_once(&mut self.kernel, stream, outbox) {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
-                entry.conn.note_sent(self.now, self.common.rules(entry.door));
+                entry.conn.note_sent(self.now, self.rules(entry.door));
             }
             // It is queued; the next attempt finds out why.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -308,7 +343,7 @@ impl<K: Kernel> Io<K> {
     }
 
     /// Sends FIN; left to the closing of the socket if that comes next anyway.
-    fn finish(&mut self, entry: &mut Entry<K>) {
+    fn finish(&mut self, id: ConnId, entry: &mut Entry<K>) {
         if !entry.conn.ends_with_finish() {
             let Some(stream) = entry.stream.as_mut() else { return };
             if let Err(error) = self.kernel.shutdown_write(stream) {
@@ -316,7 +351,10 @@ impl<K: Kernel> Io<K> {
                 return;
             }
         }
-        entry.conn.handle_finished(self.kernel.now(), self.common.rules(entry.door));
+        entry.conn.handle_finished(self.kernel.now(), self.rules(entry.door));
+        if entry.conn.lingers() {
+            self.lingering.push_back(id);
+        }
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right

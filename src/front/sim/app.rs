@@ -312,6 +312,9 @@ impl Talker {
     }
 }
 
+/// How late a timer may be if nothing takes its time: many steps of many connections.
+const LATE_MAX: Duration = Duration::from_millis(60);
+
 /// More than there are keys.
 const TIMERS_MAX: usize = 64;
 
@@ -393,10 +396,18 @@ impl Handler for Talker {
     fn on_timer(&mut self, cx: &mut Context<'_>, key: u64) -> Outcome {
         self.enter("on_timer", |_| {})?;
         let mut book = lock(&self.app.book);
-        let now = lock(&self.app.net).now;
+        let (now, attentive) = {
+            let net = lock(&self.app.net);
+            (net.now, net.faults.are_instant())
+        };
         let life = book.life(self.id);
-        if life.timers.remove(&key).is_none_or(|at| at > now) {
+        let set = life.timers.remove(&key);
+        let late = set.map(|at| now.since(at));
+        if set.is_none_or(|at| at > now) {
             self.broken(&format!("timer {key} fired early, twice, or after it was cancelled"));
+        }
+        if late.is_some_and(|late| attentive && late > LATE_MAX) {
+            self.broken(&format!("timer {key} was {late:?} late"));
         }
         if key == RESUME {
             life.paused = false;

@@ -135,7 +135,12 @@ impl Client {
 
     /// How many whole frames it has sent.
     pub(super) fn frames_sent(&self) -> usize {
-        self.ends.iter().filter(|&&end| end <= self.sent).count()
+        self.frames_within(self.sent)
+    }
+
+    /// How many whole frames its first `bytes` bytes are.
+    pub(super) fn frames_within(&self, bytes: usize) -> usize {
+        self.ends.iter().filter(|&&end| end <= bytes).count()
     }
 
     /// Whether so many bytes of it are whole frames.

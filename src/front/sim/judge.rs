@@ -44,6 +44,9 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
         claim(idle, &format!("it made room in the middle of something: {told}"))?;
     }
     claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;
+    let timed = matches!(reason.cause(), Cause::FrameTimeout | Cause::FirstFrameTimeout);
+    let whole = client.frames_within(facts.read_bytes);
+    claim(!timed || whole == life.frames as usize, &format!("{whole} frames were whole: {told}"))?;
     // With handlers that take their time, all threads may be in one.
     let late = facts.overlooked > plan.write_stall() / 2 && plan.faults.stall.is_off();
     claim(!late, &format!("room was there for {:?}: {told}", facts.overlooked))?;
@@ -91,10 +94,10 @@ fn is_fair_stall(plan: &Plan, facts: &Facts) -> bool {
 fn is_fair_wait(plan: &Plan, life: &Life, facts: &Facts, allowed: Option<Duration>) -> bool {
     let (Some(accepted), Some(closed)) = (facts.accepted_at, facts.closed_at) else { return false };
     let begun = accepted.max(life.handled_at);
-    // While a handler takes its time nobody reads.
-    let attentive = plan.faults.stall.is_off() && plan.faults.pause.is_off();
+    // While handlers take their time, or the system does, nobody may read.
+    let slack = if plan.faults.are_instant() { UNREAD_MAX } else { plan.faults.delay * 8 };
     let unread = facts.unread_since.map(|since| closed.since(since));
-    let unheard = unread.is_some_and(|unread| attentive && unread > UNREAD_MAX);
+    let unheard = unread.is_some_and(|unread| unread > slack.max(UNREAD_MAX));
     allowed.is_some_and(|allowed| closed.since(begun) >= allowed) && !unheard
 }
 
@@ -102,11 +105,14 @@ fn is_fair_wait(plan: &Plan, life: &Life, facts: &Facts, allowed: Option<Duratio
 fn is_fair_silence(plan: &Plan, facts: &Facts) -> bool {
     let Idle::After(idle) = plan.limits.timeouts.idle else { return false };
     let last = facts.closed_at.map_or(Duration::ZERO, |at| at.since(facts.heard_at));
-    facts.silence.max(last) >= idle
+    // The turn in which it was heard may have begun earlier, by eight calls of handlers.
+    let instant = plan.faults.are_instant();
+    let turn = if instant { Duration::from_millis(1) } else { plan.faults.delay * 16 };
+    facts.silence.max(last) + turn >= idle
 }
 
 /// How long input may wait unread when a connection ends for want of it: the rest of a turn.
-const UNREAD_MAX: Duration = Duration::from_millis(30);
+const UNREAD_MAX: Duration = Duration::from_millis(10);
 
 /// What was promised was delivered.
 fn judge_delivery(

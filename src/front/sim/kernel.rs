@@ -211,6 +211,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         match &mut net.sockets[stream.id].watch {
             Some(watch) if watch.token == token => {
                 watch.writable = room;
+                watch.withheld_until = Time::ZERO;
                 watch.pending = true;
                 watch.rearm();
             }

@@ -152,8 +152,10 @@ pub(super) enum Received {
 impl Facts {
     /// Something has come from the client.
     fn hear(&mut self, now: Time) {
-        self.silence = self.silence.max(now.since(self.heard_at));
-        self.heard_at = now;
+        if self.accepted_at.is_some() {
+            self.silence = self.silence.max(now.since(self.heard_at));
+            self.heard_at = now;
+        }
         self.unread_since.get_or_insert(now);
     }
 }
@@ -486,7 +488,9 @@ impl Net {
         // Not twice in a row: what is withheld comes after a while.
         let withheld = watch.withheld_until != Time::ZERO;
         if !withheld && self.strikes(|faults| faults.withhold) {
-            watch.withheld_until = self.delay();
+            let most = if watch.writable { self.faults.delay } else { self.faults.hold };
+            let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+            watch.withheld_until = self.now + Duration::from_nanos(self.random.range(0, most));
             return;
         }
         watch.withheld_until = Time::ZERO;

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) short_read_drains: bool,
     pub(super) faults: Faults,
     pub(super) ending: Ending,
+    /// Over what time a drain asks.
+    pub(super) spread: Duration,
     /// What the clock says at the beginning.
     pub(super) epoch: Time,
     /// How long there are faults.
@@ -100,6 +102,15 @@ pub(super) struct Faults {
     pub(super) readmit: Odds,
     /// The longest stall or pause.
     pub(super) delay: Duration,
+    /// The longest that news of input is kept back.
+    pub(super) hold: Duration,
+}
+
+impl Faults {
+    /// Whether no thread and no handler ever takes its time.
+    pub(super) fn are_instant(&self) -> bool {
+        self.stall.is_off() && self.pause.is_off()
+    }
 }
 
 /// What clients are told who are turned away: no frame begins like that.
@@ -153,6 +164,7 @@ impl Plan {
                 1 | 2 => Ending::Drain,
                 _ => Ending::Quiet,
             },
+            spread: MILLI * u32::try_from(random.size(0, 3) * random.size(0, 60)).unwrap_or(0),
             epoch: epoch(random),
             storm: MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1),
             step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
@@ -249,7 +261,7 @@ pub(super) fn policy(random: &mut Random) -> WhenFull {
 
 /// Times that come to an end while clients dawdle.
 fn hurry(random: &mut Random, timeouts: &mut Timeouts) {
-    let mut time = || MILLI * u32::try_from(random.size(20, 800)).unwrap_or(1);
+    let mut time = || MILLI * u32::try_from(random.magnitude(20, 800)).unwrap_or(1);
     timeouts.first_frame = Some(time());
     timeouts.frame = Some(time());
     timeouts.idle = Idle::After(time());
@@ -282,5 +294,6 @@ fn faults(random: &mut Random) -> Faults {
         suspend: odds(2),
         readmit: odds(10),
         delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
+        hold: MICRO * u32::try_from(random.size(200, 400_000)).unwrap_or(1),
     }
 }

@@ -396,7 +396,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                 lock(self.net).stopping = true;
                 self.order(&Order::Stop, "stop");
             } else {
-                self.order(&Order::Drain, "drain");
+                self.order(&Order::Drain(self.plan.spread), "drain");
             }
         } else if self.phase == Phase::Storm {
             self.phase = Phase::Calm;
@@ -416,7 +416,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             if self.plan.ending != Ending::Quiet || left {
                 self.phase = Phase::Ending;
                 if self.plan.ending == Ending::Quiet {
-                    self.order(&Order::Drain, "drain");
+                    self.order(&Order::Drain(self.plan.spread), "drain");
                 }
             }
         }

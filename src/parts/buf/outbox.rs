@@ -125,6 +125,30 @@ impl Outbox {
         }
     }
 
+    /// Takes the last bytes back, so that `len` are left.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        while self.len_bytes > len {
+            let excess = self.len_bytes - len;
+            let skip = if self.parts.len() == 1 { self.written as usize } else { 0 };
+            let here = match self.parts.back_mut() {
+                Some(Part::Shared(bytes)) if bytes.len() > excess => {
+                    bytes.truncate(bytes.len() - excess);
+                    excess
+                }
+                Some(Part::Copied(segment)) if segment.len() - skip > excess => {
+                    segment.truncate(segment.len() - excess);
+                    excess
+                }
+                Some(Part::Shared(_) | Part::Copied(_)) => self.drop_back() - skip,
+                None => return debug_assert!(false, "bytes were counted that are not there"),
+            };
+            self.len_bytes -= here;
+            // A shared part that has become small may pin a large buffer now.
+            let rest = u32::try_from(self.parts.len()).unwrap_or(u32::MAX).saturating_sub(1);
+            self.settled = self.settled.min(rest);
+        }
+    }
+
     /// Moves all bytes of `other` behind ours; `other` is empty then and keeps some memory for
     /// its next use.
     pub(crate) fn append(&mut self, other: &mut Outbox) {
@@ -250,6 +274,24 @@ impl Outbox {
         }
     }
 
+    /// Drops the last part and says how long it was.
+    fn drop_back(&mut self) -> usize {
+        let len = match self.parts.pop_back() {
+            Some(Part::Shared(bytes)) => bytes.len(),
+            Some(Part::Copied(segment)) => {
+                let len = segment.len();
+                self.copied_capacity -= segment.capacity();
+                self.recycle(segment);
+                len
+            }
+            None => 0,
+        };
+        if self.parts.is_empty() {
+            self.written = 0;
+        }
+        len
+    }
+
     /// Keeps the larger of `segment` and the present spare for the next copy.
     fn recycle(&mut self, mut segment: Vec<u8>) {
         if segment.capacity() > self.spare.capacity() {
@@ -320,6 +362,7 @@ mod tests {
         PutSlice(usize),
         Append(Vec<usize>, usize),
         Advance(usize),
+        Truncate(usize),
         Compact,
         Clear,
         Reset(usize),
@@ -340,6 +383,7 @@ mod tests {
             8 => sizes().prop_map(Op::PutSlice),
             4 => (vec(sizes(), 0..6), sizes()).prop_map(|(puts, gone)| Op::Append(puts, gone)),
             12 => sizes().prop_map(Op::Advance),
+            4 => sizes().prop_map(Op::Truncate),
             3 => Just(Op::Compact),
             1 => Just(Op::Clear),
             1 => (0..40_000usize).prop_map(Op::Reset),
@@ -403,6 +447,11 @@ mod tests {
                         let len = len.min(model.len());
                         model.drain(..len);
                         outbox.advance(len);
+                    }
+                    Op::Truncate(gone) => {
+                        let len = model.len().saturating_sub(gone);
+                        model.truncate(len);
+                        outbox.truncate(len);
                     }
                     Op::Compact => {
                         outbox.compact();

@@ -39,8 +39,10 @@ pub enum WhenFull {
     /// ([`Cause::Evicted`](crate::close::Cause)). Each reactor looks at some of its own connections
     /// only, a few hundred at a time and others the next time, as Redis does with its keys; only
     /// such are taken as have nothing under way: no handler at work, no frame half received, no
-    /// output that waits. If none of those is one, it is as with [`Pause`](WhenFull::Pause). While
-    /// room is made, each listener of a reactor may hold one socket more than the maximum.
+    /// output that waits; and none that may be silent for ever ([`Idle::Never`](crate::config::Idle)). If
+    /// none of those is one, it is as with [`Pause`](WhenFull::Pause), and after `accept_retry`
+    /// they are looked at again. While room is made, each listener of a reactor may hold one socket
+    /// more than the maximum.
     EvictIdle,
 }
 

@@ -34,6 +34,24 @@ pub enum Scheduling {
     Inline,
 }
 
+/// What happens to a message that would take a connection's queue beyond `send_max_bytes`.
+///
+/// Messages of a [`Handle`](crate::Handle) that find no room are given back in any case; this is
+/// for those of the handler, and for those that were let in and have become longer as their codec
+/// wrote them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The connection is reset ([`Cause::Overflow`](crate::close::Cause)): a peer that does not
+    /// listen has lost its place.
+    #[default]
+    Close,
+    /// The message is not sent, which its sender is told
+    /// ([`SendError::Full`](crate::error::SendError)) and a counter remembers; the connection goes
+    /// on.
+    DropNewest,
+}
+
 /// Which reactor an accepted connection goes to; it stays there.
 ///
 /// ```

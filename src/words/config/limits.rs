@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::admission::{check_rate, check_when_too_fast};
-use super::{Rate, Timeouts, WhenFull, check, check_time};
+use super::{Overflow, Rate, Timeouts, WhenFull, check, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -82,15 +82,28 @@ pub struct Limits {
     /// Queued output at which reading goes on. Default: 131,072. Range: 0 to `send_high_bytes`.
     pub send_low_bytes: usize,
     /// The most output that may be queued for one connection, sends from other threads included.
-    /// Beyond it a handler's send ends the connection and a handle's `try_send` says no.
+    /// Beyond it `overflow` says what a handler's send does, and a handle's `try_send` says no.
     /// Default: 16 MiB. Range: 1 to 2⁴⁰.
     pub send_max_bytes: usize,
+    /// What happens to a message that would take the queue beyond that. Default:
+    /// [`Overflow::Close`].
+    pub overflow: Overflow,
     /// How long one connection may take over each part of its life; see there.
     pub timeouts: Timeouts,
     /// How many bytes of input are read and thrown away while lingering; a peer that sends more is
     /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
     /// for `send_max_bytes`).
     pub linger_bytes: usize,
+    /// Closed connections that wait for their peer to finish at the same time, in all; of more, the
+    /// one that has waited longest is reset. Default: a sixteenth of `connections_max` as it is by
+    /// default, at least 64. Range: 1 to 2³¹.
+    pub lingering_max: usize,
+    /// How long a frame may wait for its handler, from when its connection was ready or last had
+    /// its turn. What waits longer is shed: [`on_shed`](crate::Handler::on_shed) gets it instead,
+    /// which is to be quick, so that a server that is offered more than it can handle goes on to
+    /// answer as much as it can, and in time. Costs a look at the clock for each frame. Default:
+    /// `None`, whatever comes is handled. Range: 1 ms to 7 days.
+    pub queue_wait_max: Option<Duration>,
     /// Timers that a protocol may have set on one connection at a time. Default: 64. Range: 0 to
     /// 65,536.
     pub timers_max: usize,
@@ -131,8 +144,11 @@ impl Limits {
             send_high_bytes: 256 << 10,
             send_low_bytes: 128 << 10,
             send_max_bytes: 16 << 20,
+            overflow: Overflow::default(),
             timeouts: Timeouts::default(),
             linger_bytes: 1 << 20,
+            lingering_max: (connections_max / 16).max(64),
+            queue_wait_max: None,
             timers_max: 64,
             accept_retry: Duration::from_millis(50),
         }
@@ -161,6 +177,10 @@ impl Limits {
         check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
         self.timeouts.check()?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
+        check("lingering_max", self.lingering_max, 1..=1 << 31)?;
+        if let Some(wait) = self.queue_wait_max {
+            check_time("queue_wait_max", wait, super::timeouts::ALLOWED)?;
+        }
         check("timers_max", self.timers_max, 0..=65_536)?;
         check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
     }
@@ -199,6 +219,9 @@ mod tests {
         if BYTES_MAX < usize::MAX {
             assert!(refused(|l| l.linger_bytes = usize::MAX).contains("`linger_bytes`"));
         }
+        assert!(refused(|l| l.lingering_max = 0).contains("`lingering_max`"));
+        let zero = Some(Duration::ZERO);
+        assert!(refused(|l| l.queue_wait_max = zero).contains("`queue_wait_max`"));
         assert!(refused(|l| l.timers_max = 65_537).contains("`timers_max`"));
         assert!(refused(|l| l.accept_retry = Duration::ZERO).contains("`accept_retry`"));
     }

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 pub(crate) use self::admission::Filter;
 pub use self::admission::{Admission, ListenerAdmission, WhenFull};
-pub use self::choices::{Placement, Scheduling};
+pub use self::choices::{Overflow, Placement, Scheduling};
 pub use self::idle::Idle;
+pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
 pub use self::limits::Limits;
 pub use self::listening::Listening;
 pub use self::rate::Rate;

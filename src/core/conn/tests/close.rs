@@ -341,12 +341,12 @@ fn the_end_of_input_is_shown_although_the_queue_is_choked() {
 #[test]
 fn a_drain_is_asked_for_once_also_while_it_opens() {
     let mut rig = Rig::opening();
-    rig.conn.handle_drain();
+    rig.conn.handle_drain(rig.now);
     rig.run();
     rig.finish_job(|_| {});
     assert!(rig.out.as_ref().is_some_and(|out| out.errand.is_drain()));
     rig.finish_job(|out| out.hand.close(Cause::Closed));
-    rig.conn.handle_drain();
+    rig.conn.handle_drain(rig.now);
     rig.run();
     assert!(rig.out.is_none());
 }
@@ -355,7 +355,7 @@ fn a_drain_is_asked_for_once_also_while_it_opens() {
 fn a_drain_survives_a_finish() {
     let mut rig = Rig::open();
     rig.job();
-    rig.conn.handle_drain();
+    rig.conn.handle_drain(rig.now);
     rig.finish_job(|out| out.hand.finish());
     assert!(rig.out.as_ref().is_some_and(|out| out.errand.is_drain()));
 }

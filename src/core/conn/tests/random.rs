@@ -92,11 +92,11 @@ fn apply(rig: &mut Rig, op: Op) {
         Op::Fin => rig.receive_fin(),
         Op::Break => {
             rig.peer.broken = true;
-            rig.conn.handle_readable(true);
+            rig.conn.handle_readable(true, rig.now);
             rig.conn.handle_writable();
         }
         Op::Room(count) => rig.make_room(count),
-        Op::SpuriousRead(drain) => rig.conn.handle_readable(drain),
+        Op::SpuriousRead(drain) => rig.conn.handle_readable(drain, rig.now),
         Op::SpuriousWrite => rig.conn.handle_writable(),
         Op::Pass(millis) => rig.pass(Duration::from_millis(millis)),
         Op::Done { put, keep, end } => {
@@ -118,7 +118,7 @@ fn apply(rig: &mut Rig, op: Op) {
         Op::ReadMail => rig.read_mail(),
         Op::PostClose => rig.handle.iter().for_each(Handle::close),
         Op::PostAbort => rig.handle.iter().for_each(Handle::abort),
-        Op::Drain => rig.conn.handle_drain(),
+        Op::Drain => rig.conn.handle_drain(rig.now),
     }
     rig.run();
 }
