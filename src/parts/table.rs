@@ -238,6 +238,27 @@ mod tests {
 
     proptest! {
         #[test]
+    fn windows_one_after_the_other_see_every_record_and_each_once_in_a_round() {
+        let mut table = Table::new(3);
+        assert_eq!((table.window(0, 9).count(), table.after_window(0, 9)), (0, 0));
+        let ids: Vec<_> = (0..10).filter_map(|n| table.insert_with(|_| n).ok()).collect();
+        table.remove(ids[0]);
+        table.remove(ids[4]);
+        let all: Vec<ConnId> = table.ids().collect();
+        assert_eq!(all.len(), 8);
+        let mut seen: Vec<ConnId> = table.window(7, 100).map(|(id, _)| id).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+        let (mut from, mut seen) = (0, Vec::new());
+        while seen.len() < 8 {
+            seen.extend(table.window(from, 3).map(|(id, _)| id));
+            from = table.after_window(from, 3);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+    }
+
+    #[test]
         fn behaves_as_a_map_whose_keys_are_never_used_again(
             ops in vec((0..12u8, any::<prop::sample::Index>()), 1..400),
             first in prop_oneof![Just(0u32), Just(u32::MAX - 20)],

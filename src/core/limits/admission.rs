@@ -177,7 +177,7 @@ impl Admission {
 
     /// Counts it among the connections of its client. `None` if that has as many as it may.
     pub(crate) fn try_count(&self, listener: u16, ip: IpAddr) -> Option<Via> {
-        if !self.clients.is_on() {
+        if self.clients.max() == 0 {
             return Some(Via::door(listener));
         }
         self.clients.try_add(ip).then_some(Via(listener | Via::COUNTED))
@@ -213,6 +213,11 @@ impl Admission {
     /// How many may be in.
     pub(crate) fn max(&self) -> usize {
         self.server.max()
+    }
+
+    /// How many connections a client may have; 0 if that does not matter.
+    pub(crate) fn client_max(&self) -> usize {
+        self.clients.max()
     }
 
     /// The client that an address belongs to, as an address.

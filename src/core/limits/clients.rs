@@ -70,14 +70,14 @@ impl Clients {
         self.max.store(max.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// Whether clients are counted at all.
-    pub(super) fn is_on(&self) -> bool {
-        self.max.load(Ordering::Relaxed) > 0
+    /// How many each may have; 0 if that does not matter, and nobody is counted.
+    pub(super) fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// One more connection from `ip`; false if its client has as many as it may.
     pub(super) fn try_add(&self, ip: IpAddr) -> bool {
-        let max = self.max.load(Ordering::Relaxed);
+        let max = self.max();
         let client = self.client(ip);
         let mut shard = lock(self.shard(client));
         let count = shard.get(&client).copied().unwrap_or(0);

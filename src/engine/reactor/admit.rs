@@ -1,6 +1,7 @@
 //! Admitting: what is done about the next client of a door when there is no room, or too many come.
 
 use std::io::IoSlice;
+use std::net::SocketAddr;
 
 use super::accept::{Accepted, Newcomer};
 use super::{May, Reactor};
@@ -116,7 +117,7 @@ impl<K: Kernel> Reactor<K> {
         &mut self,
         index: usize,
         way: Way,
-        (stream, peer): (K::Stream, std::net::SocketAddr),
+        (stream, peer): (K::Stream, SocketAddr),
     ) -> Accepted<K> {
         let listener = self.doors[index].index;
         match way {
@@ -135,7 +136,7 @@ impl<K: Kernel> Reactor<K> {
                     return Accepted::Connection(Newcomer { stream, peer, via, permit });
                 }
                 let client = admission.client(peer.ip());
-                let max = admission.settings().connections_per_client_max.unwrap_or(0);
+                let max = admission.client_max();
                 self.io.common.give_back(permit, Via::door(listener), peer.ip());
                 self.meet(AlarmKind::Client, (max, max), Some(client));
                 self.reject(listener, stream, Met::Client);

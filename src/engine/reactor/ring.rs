@@ -9,6 +9,7 @@ use crate::core::limits::{Admission, Alarm, AlarmKind, Told};
 use crate::engine::desk::{Bell, Common};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
+use crate::words::id::{ConnId, SLOTS_MAX};
 use crate::words::sync::Arc;
 
 /// What one reactor has to tell, and when it has to look again.
@@ -18,6 +19,8 @@ pub(super) struct Ring {
     reviews: Vec<(AlarmKind, Time)>,
     /// When the queues of clients that wait may be looked at again: each look is a system call.
     look_at: Time,
+    /// How many were told, for their jobs to have names of their own.
+    told: u32,
     /// Somebody has come since then, or may have.
     looks: bool,
 }
@@ -70,7 +73,7 @@ impl<K: Kernel> Reactor<K> {
         }
     }
 
-    /// Before accepting: what was to be looked at again.
+    /// Before accepting: what was to be looked at again is.
     pub(super) fn review_alarms(&mut self) {
         let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
         let now = self.io.now;
@@ -107,7 +110,10 @@ impl<K: Kernel> Reactor<K> {
         let alarm = self.ring.due.pop()?;
         let tell = Arc::clone(&self.io.common.bell.as_ref()?.tell);
         self.farewells_out += 1;
+        self.ring.told = self.ring.told.wrapping_add(1);
         let mut job = self.io.blank();
+        // The last slot of all: it names no connection.
+        job.hand.id = ConnId::new(self.port.index(), SLOTS_MAX - 1, self.ring.told);
         job.task = Task::Call(Box::new(move || tell(&alarm)));
         job.timed = true;
         Some(job)

@@ -1,13 +1,18 @@
-//! `Crowd` and `Doorman`: that nobody comes in beyond a limit, and that all counts are exact.
+//! `Crowd`, `Doorman`, `Ear`: that nobody comes in beyond a limit, that all counts are exact, and
+//! that no alarm rings all the time.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::net::Net;
 use super::plan::Plan;
-use crate::core::limits::{Admission, Held, Via};
+use crate::core::limits::{Admission, AlarmKind, Held, Via};
+use crate::engine::desk::TellAlarm;
 use crate::words::clock::Time;
 use crate::words::config::{Rate, WhenFull};
+use crate::words::sync::lock;
 
 /// What was held at the last look.
 #[derive(Debug, Default)]
@@ -134,6 +139,31 @@ impl Pace {
     }
 }
 
+/// Hears of alarms.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ear(Arc<Mutex<Vec<AlarmKind>>>);
+
+impl Ear {
+    /// What tells it.
+    pub(super) fn tell(&self) -> Arc<TellAlarm> {
+        let heard = Arc::clone(&self.0);
+        Arc::new(move |alarm| lock(&heard).push(alarm.kind))
+    }
+
+    /// No kind was told more often than once in a cool-down.
+    pub(super) fn check(&self, plan: &Plan, elapsed: Duration) -> Result<(), String> {
+        let heard = lock(&self.0);
+        let cool_downs = elapsed.as_nanos() / plan.limits.alarm_cool_down.as_nanos();
+        for kind in heard.iter() {
+            let count = heard.iter().filter(|other| *other == kind).count();
+            if count as u128 > cool_downs + 1 {
+                return Err(format!("{count} alarms about {kind:?} in {cool_downs} cool-downs"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// How many sockets beyond the maximum the server may hold for a moment: of clients that are turned
 /// away, one for each reactor; of clients for whom room is made, one for each door.
 fn spare(plan: &Plan) -> usize {
@@ -146,8 +176,6 @@ fn spare(plan: &Plan) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

@@ -228,6 +228,8 @@ fn admission(random: &mut Random, limits: &mut Limits) {
         limits.client_prefix_v6 = [48, 64, 128][random.below(3)];
     }
     limits.accept_rate = rate(random);
+    limits.alarm_percent = u8::try_from(random.size(1, 100)).unwrap_or(100);
+    limits.alarm_cool_down = MILLI * u32::try_from(random.magnitude(1, 1_000)).unwrap_or(1);
 }
 
 fn listening(random: &mut Random, limits: &Limits) -> Listening {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::app::App;
 use super::client::Client;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Ear};
 use super::judge::judge;
 use super::kernel::{SimKernel, SimListener, SimWake, id_of};
 use super::net::Net;
@@ -126,7 +126,9 @@ fn play<const DRAINS: bool>(
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
     let listening = plan.listening.clone().into();
     let common = Common::new(plan.limits.clone(), listening, plan.placement);
-    let common = Arc::new(common.predictable());
+    let ear = Ear::default();
+    let tell = random.one_in(2).then(|| ear.tell());
+    let common = Arc::new(common.predictable().with_bell(tell));
     let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
     let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
@@ -155,6 +157,7 @@ fn play<const DRAINS: bool>(
     world.check_clients()?;
     let steps = world.steps;
     drop(world);
+    ear.check(plan, lock(net).now.since(plan.epoch))?;
     sum_up((&stage, plan), &common, net, &stats, Summary { steps, ..Summary::default() })
         .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
 }

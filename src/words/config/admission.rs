@@ -35,14 +35,14 @@ pub enum WhenFull {
     /// [`farewell`](Listening::farewell), or with RST if there is none. For a moment each reactor
     /// holds one socket more than the maximum.
     Reject,
-    /// The connection that is the longest beyond the silence it is used to makes room
+    /// The connection that is the furthest beyond the silence it is used to makes room
     /// ([`Cause::Evicted`](crate::close::Cause)). Each reactor looks at some of its own connections
-    /// only, a few hundred at a time and others the next time, as Redis does with its keys; only
+    /// only, a few hundred at a time and others the next time, as Redis does with its keys. Only
     /// such are taken as have nothing under way: no handler at work, no frame half received, no
-    /// output that waits; and none that may be silent for ever ([`Idle::Never`](crate::config::Idle)). If
-    /// none of those is one, it is as with [`Pause`](WhenFull::Pause), and after `accept_retry`
-    /// they are looked at again. While room is made, each listener of a reactor may hold one socket
-    /// more than the maximum.
+    /// output that waits; and none that may be silent for ever
+    /// ([`Idle::Never`](crate::config::Idle)). If there is no such connection it is as with
+    /// [`Pause`](WhenFull::Pause), and after `accept_retry` they are looked at again. While room is
+    /// made, each listener of a reactor may hold one socket more than the maximum.
     EvictIdle,
 }
 
