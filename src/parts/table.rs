@@ -236,8 +236,7 @@ mod tests {
         table.insert_with(ConnId::as_u64).expect("far below the limit")
     }
 
-    proptest! {
-        #[test]
+    #[test]
     fn windows_one_after_the_other_see_every_record_and_each_once_in_a_round() {
         let mut table = Table::new(3);
         assert_eq!((table.window(0, 9).count(), table.after_window(0, 9)), (0, 0));
@@ -258,7 +257,8 @@ mod tests {
         assert_eq!(seen, all);
     }
 
-    #[test]
+    proptest! {
+        #[test]
         fn behaves_as_a_map_whose_keys_are_never_used_again(
             ops in vec((0..12u8, any::<prop::sample::Index>()), 1..400),
             first in prop_oneof![Just(0u32), Just(u32::MAX - 20)],
