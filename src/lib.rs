@@ -20,6 +20,8 @@
 //! # Features
 //!
 //! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
+//! - `testing`: a kit that checks codecs, as module `testing`. Without dependencies.
+//! - `tokio-util`: codecs written for `tokio_util` (`codec::TokioUtil`). Depends on `tokio-util`.
 //!
 //! # Threads and order
 //!
@@ -86,10 +88,30 @@ pub use {
     },
 };
 
-/// What an own [`Codec`] needs, and what the ready-made ones answer.
+/// The ready-made codecs, what they answer, and what an own [`Codec`] needs.
+///
+/// Frames of all of them are cut out of the read buffer, and each has a finite maximum: nothing is
+/// ever reserved for what has not arrived.
+///
+/// | codec | a frame ends | at most, by default |
+/// |---|---|---|
+/// | [`Raw`] | where reading stopped | as much as is read at once |
+/// | [`Lines`](codec::Lines) | with a line feed, or with the input | 64 KiB |
+/// | [`Delimited`](codec::Delimited) | with a mark of any bytes | 64 KiB |
+/// | [`Fixed`](codec::Fixed) | after so many bytes | as many as are given |
+/// | [`LengthPrefixed`] | as its length of 1 to 8 bytes says | 1 MiB |
+/// | [`Varint`](codec::Varint) | as its length in LEB128 says | 1 MiB |
+///
+/// With the feature `tokio-util` there is `TokioUtil`, too, which leaves all that to the codec
+/// within.
 #[cfg(not(loom))]
 pub mod codec {
-    pub use crate::core::codec::FrameTooLarge;
+    #[cfg(feature = "tokio-util")]
+    pub use crate::core::codec::TokioUtil;
+    pub use crate::core::codec::{
+        ConfigError, Counted, Delimited, Fixed, FrameError, FrameTooLarge, LengthPrefixed, Lines,
+        Parts, Raw, Varint,
+    };
     pub use crate::parts::buf::Outbox;
 }
 
@@ -129,6 +151,32 @@ pub mod error {
 #[cfg(not(loom))]
 pub mod handler {
     pub use crate::core::handler::HandlerFn;
+}
+
+/// A kit that checks codecs, own ones and those that come with the crate.
+///
+/// A codec that works on a loopback may still fail where a frame is cut in two, or trust a length
+/// that nobody meant. The kit tries that out: every message in one piece, cut in two at every
+/// byte, and byte by byte; merged with others; ending too early; beyond the largest size; and
+/// bytes that are made up, the same ones each time. [`Rule`](testing::Rule) lists what has to hold.
+///
+/// ```
+/// use bytes::Bytes;
+/// use switchboard::LengthPrefixed;
+/// use switchboard::testing::check_codec;
+///
+/// let messages = [Bytes::new(), Bytes::from_static(b"hello"), Bytes::from(vec![0; 5000])];
+/// check_codec(LengthPrefixed::u16(), messages);
+/// ```
+///
+/// [`Check`](testing::Check) is told more: the largest size, frames that are no bytes, frames that
+/// end with the input. [`fuzz_codec`](testing::fuzz_codec) is the whole of a fuzz target. What the
+/// kit does not see is how long a call takes, or that it never returns.
+#[cfg(all(any(test, feature = "testing"), not(loom)))]
+pub mod testing {
+    pub use crate::front::testing::{
+        Check, Rule, Violation, check_codec, fuzz_codec, try_check_codec, written,
+    };
 }
 
 /// The programs of the README, compiled.

@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use switchboard::{Codec, LengthPrefixed, Raw, Server, handler_fn};
+use switchboard::error::SendError;
+use switchboard::{Codec, Context, LengthPrefixed, Raw, Server, handler_fn};
 
 /// Counts what all threads allocate, but for those that have said that they belong to the test.
 struct Counting;
@@ -133,6 +134,24 @@ fn a_large_raw_echo_allocates_nothing() {
 fn a_framed_echo_allocates_nothing() {
     let _turn = alone();
     assert_eq!(least_allocations(&start(LengthPrefixed::u32()), &framed(1), 1000), 0);
+}
+
+#[test]
+fn a_reply_from_a_slice_and_one_in_parts_allocate_nothing() {
+    let _turn = alone();
+    let start = |reply: fn(&mut Context<'_>, BytesMut) -> Result<(), SendError>| {
+        let builder = Server::builder().reactors(1);
+        let server =
+            builder.listen("127.0.0.1:0", LengthPrefixed::u32(), move |_peer| handler_fn(reply));
+        server.start().expect("the server starts")
+    };
+    let slice = start(|cx, frame| cx.send_slice(&frame));
+    assert_eq!(least_allocations(&slice, &framed(1), 1000), 0);
+    let parts = start(|cx, mut frame| {
+        let rest = [frame.split_off(10).freeze()];
+        cx.send_parts(&frame, &rest)
+    });
+    assert_eq!(least_allocations(&parts, &framed(1), 1000), 0);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `length_prefixed`: the codec against a model that sees all bytes at once.
 
 use bytes::{Bytes, BytesMut};
-use switchboard::codec::{FrameTooLarge, Outbox};
+use switchboard::codec::{Counted, FrameError, Outbox};
 use switchboard::{Codec, LengthPrefixed, sim};
 
 /// The bytes that say what the codec is like; the others are its input.
@@ -12,11 +12,15 @@ struct Shape {
     codec: LengthPrefixed,
     width: usize,
     little_endian: bool,
+    /// Bytes before the length.
+    offset: usize,
+    /// What the length counts beside the payload.
+    counted: u64,
     frame_max: usize,
 }
 
 /// A frame, and the bytes behind it.
-type Cut<'a> = (&'a [u8], &'a [u8]);
+type Cut<'a> = (Vec<u8>, &'a [u8]);
 
 /// Decodes the input, however it is cut, and sends it as messages there and back.
 ///
@@ -33,47 +37,62 @@ pub fn length_prefixed(data: &[u8]) {
 
 impl Shape {
     fn new(choice: u8, frame_max: usize) -> Self {
-        let (codec, width) = match choice & 3 {
-            0 => (LengthPrefixed::u8(), 1),
-            1 => (LengthPrefixed::u16(), 2),
-            2 => (LengthPrefixed::u32(), 4),
-            _ => (LengthPrefixed::u64(), 8),
+        let common = [1, 2, 4, 8][usize::from(choice & 3)];
+        let rare = [3, 5, 6, 7][usize::from(choice & 3)];
+        let (width, counts) = match choice >> 4 & 3 {
+            0 => (common, Counted::Payload),
+            1 => (common, Counted::LengthAndPayload),
+            2 => (common, Counted::Everything),
+            _ => (rare, Counted::Payload),
         };
+        let offset = usize::from(choice >> 6);
+        let codec = LengthPrefixed::with_width(width).expect("1 to 8").offset(offset);
+        let codec = codec.counts(counts);
         let little_endian = choice & 4 != 0;
         let codec = if little_endian { codec.little_endian() } else { codec };
-        match choice & 8 {
-            0 => Shape { codec: codec.frame_max(frame_max), width, little_endian, frame_max },
-            _ => {
-                Shape { codec, width, little_endian, frame_max: LengthPrefixed::FRAME_MAX_DEFAULT }
-            }
-        }
+        let counted = match choice >> 4 & 3 {
+            1 => width,
+            2 => offset + width,
+            _ => 0,
+        } as u64;
+        let has_default = choice & 8 != 0;
+        let codec = if has_default { codec } else { codec.frame_max(frame_max) };
+        let frame_max = if has_default { LengthPrefixed::FRAME_MAX_DEFAULT } else { frame_max };
+        Shape { codec, width, little_endian, offset, counted, frame_max }
     }
 
-    /// The frame in front of `input`, with its prefix, by the definition; `Err`: none is allowed.
+    /// The frame in front of `input`, by the definition; `Err`: none is allowed.
     fn first<'a>(&self, input: &'a [u8]) -> Result<Option<Cut<'a>>, ()> {
-        let Some((prefix, rest)) = input.split_at_checked(self.width) else { return Ok(None) };
+        let Some((front, rest)) = input.split_at_checked(self.offset) else { return Ok(None) };
+        let Some((prefix, rest)) = rest.split_at_checked(self.width) else { return Ok(None) };
         let mut wide = [0; 8];
         wide[..self.width].copy_from_slice(prefix);
         if !self.little_endian {
             wide[..self.width].reverse();
         }
-        match u64::from_le_bytes(wide) {
-            length if length > self.frame_max as u64 => Err(()),
-            length => Ok(usize::try_from(length).ok().and_then(|len| rest.split_at_checked(len))),
+        let payload = u64::from_le_bytes(wide).checked_sub(self.counted).ok_or(())?;
+        if payload > self.frame_max as u64 {
+            return Err(());
         }
+        let cut = usize::try_from(payload).ok().and_then(|len| rest.split_at_checked(len));
+        Ok(cut.map(|(payload, behind)| ([front, payload].concat(), behind)))
     }
 
-    fn prefix(&self, length: usize) -> Vec<u8> {
-        let mut prefix = (length as u64).to_le_bytes()[..self.width].to_vec();
+    fn wire(&self, message: &[u8]) -> Vec<u8> {
+        let (front, payload) = message.split_at(self.offset);
+        let length = payload.len() as u64 + self.counted;
+        let mut prefix = length.to_le_bytes()[..self.width].to_vec();
         if !self.little_endian {
             prefix.reverse();
         }
-        prefix
+        [front, &prefix, payload].concat()
     }
 
     fn may_send(&self, length: usize) -> bool {
-        let expressible = self.width == 8 || (length as u64) >> (8 * self.width) == 0;
-        length <= self.frame_max && expressible
+        let Some(payload) = length.checked_sub(self.offset) else { return false };
+        let announced = payload as u64 + self.counted;
+        let expressible = self.width == 8 || announced >> (8 * self.width) == 0;
+        payload <= self.frame_max && expressible
     }
 }
 
@@ -84,7 +103,7 @@ fn decodes_like_the_model(shape: &Shape, cuts: &[u8], input: &[u8]) {
     let expected_end = loop {
         match shape.first(rest) {
             Ok(Some((frame, behind))) => {
-                assert_eq!(frames.get(count).map(|frame| &frame[..]), Some(frame), "frame {count}");
+                assert_eq!(frames.get(count).map(|frame| &frame[..]), Some(&frame[..]));
                 (count, rest) = (count + 1, behind);
             }
             Ok(None) => break false,
@@ -108,8 +127,7 @@ fn returns_what_was_sent(shape: &Shape, cuts: &[u8], input: &[u8]) {
         match codec.encode(Bytes::copy_from_slice(message), &mut outbox) {
             Ok(()) => {
                 assert!(shape.may_send(message.len()), "{} bytes were sent", message.len());
-                wire.extend(shape.prefix(message.len()));
-                wire.extend_from_slice(message);
+                wire.extend(shape.wire(message));
                 sent.push(message);
             }
             Err(refused) => {
@@ -130,7 +148,7 @@ fn returns_what_was_sent(shape: &Shape, cuts: &[u8], input: &[u8]) {
 fn decode_pieces<'a>(
     mut codec: LengthPrefixed,
     pieces: impl Iterator<Item = &'a [u8]>,
-) -> (Vec<BytesMut>, Option<FrameTooLarge>, BytesMut) {
+) -> (Vec<BytesMut>, Option<FrameError>, BytesMut) {
     let mut input = BytesMut::new();
     let mut frames = Vec::new();
     for piece in pieces {
@@ -147,14 +165,14 @@ fn decode_pieces<'a>(
     (frames, None, input)
 }
 
-type Decode = fn(&mut LengthPrefixed, &mut BytesMut) -> Result<Option<BytesMut>, FrameTooLarge>;
+type Decode = fn(&mut LengthPrefixed, &mut BytesMut) -> Result<Option<BytesMut>, FrameError>;
 
 fn take_frames(
     codec: &mut LengthPrefixed,
     input: &mut BytesMut,
     frames: &mut Vec<BytesMut>,
     decode: Decode,
-) -> Result<(), FrameTooLarge> {
+) -> Result<(), FrameError> {
     loop {
         let (arrived, held) = (input.len(), input.capacity());
         let decoded = decode(codec, input);

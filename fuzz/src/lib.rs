@@ -1,10 +1,12 @@
 //! What the fuzzers run, as plain functions: a broken promise is a panic.
 
+mod codecs;
 mod length_prefixed;
 
 use std::ffi::OsString;
 use std::fs;
 
+pub use codecs::{delimited, fixed, lines, raw, varint};
 pub use length_prefixed::length_prefixed;
 
 /// One simulated world: the first eight bytes are its seed, the others decide single choices.

@@ -44,6 +44,28 @@ fn length_prefixes_hold_on_made_up_bytes() {
 }
 
 #[test]
+fn codecs_hold_on_the_seeds() {
+    run_seeds("delimited", switchboard_fuzz::delimited);
+    run_seeds("fixed", switchboard_fuzz::fixed);
+    run_seeds("lines", switchboard_fuzz::lines);
+    run_seeds("raw", switchboard_fuzz::raw);
+    run_seeds("varint", switchboard_fuzz::varint);
+}
+
+#[test]
+fn codecs_hold_on_made_up_bytes() {
+    for target in [
+        switchboard_fuzz::delimited,
+        switchboard_fuzz::fixed,
+        switchboard_fuzz::lines,
+        switchboard_fuzz::raw,
+        switchboard_fuzz::varint,
+    ] {
+        run_made_up(target, 5_000, 120);
+    }
+}
+
+#[test]
 fn worlds_hold_on_the_seeds() {
     run_seeds("world", switchboard_fuzz::world);
 }

@@ -1,5 +1,6 @@
 //! `Context`: the narrow hand that a protocol has on its connection while one of its calls runs.
 
+use std::any::TypeId;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,8 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::codec::Codec;
+use super::codec::{Codec, Parts};
+use super::framed::Framed;
 use super::handle::{Gate, Handle, Office};
+use super::handler::Handler;
+use super::session::Session;
 use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::words::clock::Time;
@@ -50,6 +54,16 @@ pub(crate) struct Hand {
     pub(crate) unserved: bool,
     /// ... or that its input has ended.
     pub(crate) eof_left: bool,
+    /// What the handler has put into its own place.
+    pub(crate) successor: Option<Box<dyn Session>>,
+    /// Of what type the handler is.
+    pub(crate) handler: TypeId,
+    /// Where in this job's output a notice is due, and its key.
+    pub(crate) marks: Vec<(usize, u64)>,
+    /// How much this job had to say.
+    pub(crate) said_bytes: usize,
+    /// What came for a codec or handler that is not there any more.
+    pub(crate) misdirected_count: u32,
     /// Frames that were handled.
     pub(crate) frames_count: u32,
     /// Frames that had waited for too long.
@@ -108,6 +122,11 @@ impl Hand {
             paused: false,
             unserved: false,
             eof_left: false,
+            successor: None,
+            handler: TypeId::of::<()>(),
+            marks: Vec::new(),
+            said_bytes: 0,
+            misdirected_count: 0,
             frames_count: 0,
             shed_count: 0,
             ready_since: Time::ZERO,
@@ -124,16 +143,31 @@ impl Hand {
     /// Whether frames are still shown to the handler.
     #[inline]
     pub(crate) fn reads(&self) -> bool {
+        self.stays() && self.listens()
+    }
+
+    /// Whether the protocol has not closed.
+    pub(crate) fn listens(&self) -> bool {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)
+    }
+
+    /// Whether the handler goes on, and has not put another one into its place.
+    #[inline]
+    pub(crate) fn stays(&self) -> bool {
+        self.successor.is_none()
+    }
+
+    /// The end of what was said up to now is to be told of when the system has taken it.
+    pub(crate) fn note_flush(&mut self, key: u64) {
+        self.marks.push((self.outbox.len_bytes(), key));
     }
 
     /// Takes the next timer that is due, if the protocol is still to hear of it.
     pub(crate) fn pop_timer(&mut self) -> Option<u64> {
-        let timers = self
-            .timers
-            .as_mut()
-            .filter(|_| matches!(self.verdict, Verdict::Open | Verdict::Finish))?;
-        timers.pop_due(self.now)
+        if !self.listens() {
+            return None;
+        }
+        self.timers.as_mut()?.pop_due(self.now)
     }
 
     pub(crate) fn finish(&mut self) {
@@ -143,7 +177,7 @@ impl Hand {
     }
 
     pub(crate) fn close(&mut self, cause: Cause) {
-        if self.reads() {
+        if self.listens() {
             self.verdict = Verdict::Close(cause);
         }
     }
@@ -186,11 +220,26 @@ impl Hand {
 /// A codec with all forgotten but what it encodes.
 pub(crate) trait Encode<M> {
     fn encode(&mut self, message: M, outbox: &mut Outbox) -> Result<(), BoxError>;
+
+    /// As [`Codec::encode_parts`]: `None` if it takes whole messages only.
+    fn encode_parts(
+        &mut self,
+        parts: Parts<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Result<(), BoxError>>;
 }
 
 impl<C: Codec> Encode<C::Message> for C {
     fn encode(&mut self, message: C::Message, outbox: &mut Outbox) -> Result<(), BoxError> {
         Codec::encode(self, message, outbox).map_err(Into::into)
+    }
+
+    fn encode_parts(
+        &mut self,
+        parts: Parts<'_>,
+        outbox: &mut Outbox,
+    ) -> Option<Result<(), BoxError>> {
+        Codec::encode_parts(self, parts, outbox).map(|encoded| encoded.map_err(Into::into))
     }
 }
 
@@ -247,12 +296,20 @@ impl<'a, M> Context<'a, M> {
     /// than `send_max_bytes` would be queued: the connection is reset then; [`SendError::Full`] if
     /// [`Overflow::DropNewest`] says that it is not, and the message is dropped.
     pub fn send(&mut self, message: impl Into<M>) -> Result<(), SendError> {
+        self.send_with(|encoder, outbox| encoder.encode(message.into(), outbox))
+    }
+
+    /// Queues what `encode` appends, if output may still be queued.
+    #[inline]
+    pub(crate) fn send_with(
+        &mut self,
+        encode: impl FnOnce(&mut dyn Encode<M>, &mut Outbox) -> Result<(), BoxError>,
+    ) -> Result<(), SendError> {
         if !self.hand.is_open() {
             return Err(SendError::Closing);
         }
         let before = self.hand.outbox.len_bytes();
-        let encoded = self.encoder.encode(message.into(), &mut self.hand.outbox);
-        encoded.map_err(SendError::Refused)?;
+        encode(self.encoder, &mut self.hand.outbox).map_err(SendError::Refused)?;
         self.hand.check_overflow(before)
     }
 
@@ -346,6 +403,67 @@ impl<'a, M> Context<'a, M> {
         self.hand.paused = false;
     }
 
+    /// Sends a message, and has [`on_flushed`](crate::Handler::on_flushed) called with `key` once the
+    /// system has taken it and all that was sent before. Not called if the connection ends before:
+    /// then the close reason tells how much was not taken.
+    ///
+    /// # Errors
+    /// As [`send`](Context::send).
+    pub fn send_with_notice(&mut self, message: impl Into<M>, key: u64) -> Result<(), SendError> {
+        self.send(message)?;
+        self.hand.note_flush(key);
+        Ok(())
+    }
+
+    /// Goes on with another codec and another handler: an upgrade, STARTTLS, a version that was
+    /// agreed on. They take over when this call returns: bytes that were read and not used go to
+    /// the new codec, `on_open` of the new handler is called, and the old one is dropped without
+    /// its `on_close`. What this call sends is still encoded by the old codec; timers, timeouts and
+    /// handles stay. A message of a handle goes to the new codec, or is dropped and counted
+    /// ([`misdirected`](crate::control::ReactorSnapshot::misdirected)) if that takes messages of
+    /// another type.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::{Shutdown, TcpStream};
+    /// use bytes::BytesMut;
+    /// use switchboard::codec::Fixed;
+    /// use switchboard::{Context, Handler, LengthPrefixed, Outcome, Raw, Server, handler_fn};
+    ///
+    /// /// Reads one byte that names the version, and speaks that.
+    /// struct Version;
+    ///
+    /// impl Handler for Version {
+    ///     fn on_frame(&mut self, cx: &mut Context, frame: BytesMut) -> Outcome {
+    ///         match &frame[..] {
+    ///             [1] => cx.switch(Raw::new(), handler_fn(|cx, bytes| cx.send(bytes))),
+    ///             [2] => cx.switch(LengthPrefixed::u16(), handler_fn(|cx, frame| cx.send(frame))),
+    ///             _ => cx.abort(),
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server =
+    ///     Server::builder().listen("127.0.0.1:0", Fixed::new(1)?, |_peer| Version).start()?;
+    /// let mut client = TcpStream::connect(server.local_addr())?;
+    /// client.write_all(b"\x02\x00\x05hello")?;
+    /// client.shutdown(Shutdown::Write)?;
+    /// let mut reply = Vec::new();
+    /// client.read_to_end(&mut reply)?;
+    /// assert_eq!(reply, b"\x00\x05hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn switch<C, H>(&mut self, codec: C, handler: H)
+    where
+        C: Codec,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.hand.successor = Some(Box::new(Framed::new(codec, handler)));
+    }
+
     /// Finishes our side after what was sent: the peer sees the end of our output and may still
     /// send. The connection ends when the peer has finished too.
     pub fn finish(&mut self) {
@@ -372,8 +490,8 @@ impl<'a, M> Context<'a, M> {
     where
         M: Send + 'static,
     {
-        let Hand { id, gate, send_max_bytes, .. } = &mut *self.hand;
-        let make = || Arc::new(Gate::new(*id, *send_max_bytes, self.office.post()));
+        let Hand { id, gate, send_max_bytes, handler, .. } = &mut *self.hand;
+        let make = || Arc::new(Gate::new(*id, *handler, *send_max_bytes, self.office.post()));
         Handle::new(Arc::clone(gate.get_or_insert_with(make)))
     }
 }

@@ -1,6 +1,6 @@
 //! `Handle`: one connection as other threads see it, and the gate behind it that counts and closes.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::error::Error as StdError;
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,8 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
+use super::context::Context;
+use super::visit::Visit;
 use crate::words::clock::Time;
 use crate::words::config::Timeouts;
+use crate::words::error::Outcome;
 use crate::words::id::ConnId;
 use crate::words::sync::Arc;
 use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -27,6 +30,8 @@ pub(crate) enum Command {
     Close(ConnId),
     /// Reset.
     Abort(ConnId),
+    /// Reset, since a message found no room.
+    Overflow(ConnId),
 }
 
 /// Where commands go: the mailbox of the connection's reactor.
@@ -47,15 +52,32 @@ pub(crate) trait Office {
     fn timeouts(&self, listener: u16) -> Timeouts;
 }
 
-/// A message on its way to its codec, its type forgotten.
+/// Something on its way to a session, its type forgotten.
 pub(crate) enum Parcel {
+    /// A message.
     Bytes(Bytes),
+    /// A message of another type.
     Other(Guarded),
+    /// A message of which a notice is due when the system has taken it, under this key.
+    Noticed(Box<Parcel>, u64),
+    /// A closure for the handler.
+    Visit(Guarded),
 }
 
 /// A message whose drop may panic and harms nobody: it is user code, but one that is not wanted
 /// any more is dropped wherever it happens to be.
 pub(crate) struct Guarded(Option<Box<dyn Any + Send>>);
+
+impl Guarded {
+    fn new<T: Send + 'static>(content: T) -> Self {
+        Guarded(Some(Box::new(Some(content))))
+    }
+
+    /// What it holds; `None` if that is of another type.
+    pub(super) fn take<T: 'static>(&mut self) -> Option<T> {
+        self.0.as_mut()?.downcast_mut::<Option<T>>()?.take()
+    }
+}
 
 impl Drop for Guarded {
     fn drop(&mut self) {
@@ -73,7 +95,9 @@ impl Parcel {
         if let Some(bytes) = as_bytes.and_then(Option::take) {
             return Parcel::Bytes(bytes);
         }
-        Parcel::Other(Guarded(Some(Box::new(message))))
+        Parcel::Other(Guarded(
+            message.map(|message| Box::new(Some(message)) as Box<dyn Any + Send>),
+        ))
     }
 
     /// The message again; `None` if it was packed as another type.
@@ -84,10 +108,9 @@ impl Parcel {
                 let message = (&mut bytes as &mut dyn Any).downcast_mut::<Option<M>>();
                 message.and_then(Option::take)
             }
-            Parcel::Other(mut guarded) => {
-                let message = guarded.0.take()?.downcast::<Option<M>>();
-                message.ok().and_then(|message| *message)
-            }
+            Parcel::Other(mut guarded) => guarded.take(),
+            Parcel::Noticed(parcel, _) => parcel.unpack(),
+            Parcel::Visit(_) => None,
         }
     }
 }
@@ -118,7 +141,8 @@ impl fmt::Debug for Parcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Parcel::Bytes(bytes) => write!(f, "Parcel({} bytes)", bytes.len()),
-            Parcel::Other(_) => f.write_str("Parcel"),
+            Parcel::Noticed(parcel, key) => write!(f, "{parcel:?}, notice {key}"),
+            Parcel::Other(_) | Parcel::Visit(_) => f.write_str("Parcel"),
         }
     }
 }
@@ -128,6 +152,8 @@ impl fmt::Debug for Parcel {
 /// Made when the first handle is asked for; a connection without handles has none.
 pub(crate) struct Gate {
     id: ConnId,
+    /// Of what type the handler was when the gate was made.
+    handler: TypeId,
     /// `OPEN`, `FINISHED` or `ENDED`; it only grows. Written (Release) by the reactor, and by
     /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
     /// dropped by the reactor.
@@ -147,9 +173,10 @@ const FINISHED: u8 = 1;
 const ENDED: u8 = 2;
 
 impl Gate {
-    pub(crate) fn new(id: ConnId, max: usize, post: Arc<dyn Post>) -> Self {
+    pub(crate) fn new(id: ConnId, handler: TypeId, max: usize, post: Arc<dyn Post>) -> Self {
         Gate {
             id,
+            handler,
             state: AtomicU8::new(OPEN),
             posted: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
@@ -282,16 +309,135 @@ impl<M: Send + 'static> Handle<M> {
     /// if the connection has ended, or our side of it has. Both give the message back.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
         let message = message.into();
+        let cost = weight(&message);
+        self.put(message, cost, Parcel::pack)
+    }
+
+    /// Like [`try_send`](Handle::try_send), and has [`on_flushed`](crate::Handler::on_flushed) of the
+    /// connection called with `key` once the system has taken the message and all that was sent
+    /// before it.
+    ///
+    /// # Errors
+    /// As [`try_send`](Handle::try_send).
+    pub fn try_send_with_notice(
+        &self,
+        message: impl Into<M>,
+        key: u64,
+    ) -> Result<(), TrySendError<M>> {
+        let message = message.into();
+        let cost = weight(&message);
+        self.put(message, cost, |message| Parcel::Noticed(Box::new(Parcel::pack(message)), key))
+    }
+
+    /// Sends a message; a connection that has no room for it is reset
+    /// ([`Cause::Overflow`](crate::close::Cause)), since its peer is too slow. For messages that
+    /// nobody is to miss and still be served.
+    ///
+    /// # Errors
+    /// [`TrySendError::Gone`] if the connection has ended, or our side of it has;
+    /// [`TrySendError::Full`] if it is being reset. Both give the message back.
+    pub fn send_or_close(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
+        let sent = self.try_send(message);
+        if let Err(TrySendError::Full { .. }) = &sent {
+            self.gate.post.command(Command::Overflow(self.gate.id));
+        }
+        sent
+    }
+
+    /// Runs a closure on the connection: between two calls of its handler, after what this thread
+    /// sent before and before the next frame. It gets the handler and its context, may block as a
+    /// callback may, and an error closes the connection. It counts against `send_max_bytes` with
+    /// its size and 64 bytes until it runs.
+    ///
+    /// `Ok` means queued: it runs unless the connection ends before, or its handler is
+    /// [replaced](crate::Context::switch).
+    ///
+    /// ```
+    /// use std::net::TcpStream;
+    /// use std::io::Read;
+    /// use std::sync::mpsc;
+    /// use bytes::BytesMut;
+    /// use switchboard::{Context, Handle, Handler, Outcome, Raw, Server};
+    ///
+    /// struct Device {
+    ///     name: String,
+    ///     online: mpsc::Sender<Handle>,
+    /// }
+    ///
+    /// impl Handler for Device {
+    ///     fn on_open(&mut self, cx: &mut Context) -> Outcome {
+    ///         Ok(self.online.send(cx.handle())?)
+    ///     }
+    ///     fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (online, devices) = mpsc::channel();
+    /// let device = move |_peer| Device { name: String::from("pump"), online: online.clone() };
+    /// let server = Server::builder().listen("127.0.0.1:0", Raw::new(), device).start()?;
+    /// let mut client = TcpStream::connect(server.local_addr())?;
+    ///
+    /// devices.recv()?.run(|device: &mut Device, cx| {
+    ///     cx.send(format!("hello {}", device.name))?;
+    ///     cx.close();
+    ///     Ok(())
+    /// })?;
+    /// let mut greeting = String::new();
+    /// client.read_to_string(&mut greeting)?;
+    /// assert_eq!(greeting, "hello pump");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`] and [`TrySendError::Gone`] as [`try_send`](Handle::try_send);
+    /// [`TrySendError::WrongHandler`] if the handler is not an `H`. All give the closure back.
+    pub fn run<H, F>(&self, call: F) -> Result<(), TrySendError<F>>
+    where
+        H: 'static,
+        F: FnOnce(&mut H, &mut Context<'_, M>) -> Outcome + Send + 'static,
+    {
+        if self.gate.handler != TypeId::of::<H>() {
+            return Err(TrySendError::WrongHandler(call));
+        }
+        self.put(call, size_of::<F>(), |call| {
+            Parcel::Visit(Guarded::new::<Visit<H, M>>(Box::new(call)))
+        })
+    }
+
+    /// Posts something, if the connection takes it.
+    fn put<T>(
+        &self,
+        content: T,
+        weight: usize,
+        pack: impl FnOnce(T) -> Parcel,
+    ) -> Result<(), TrySendError<T>> {
         if self.gate.state.load(Ordering::Acquire) != OPEN {
-            return Err(TrySendError::Gone(message));
+            return Err(TrySendError::Gone(content));
         }
-        let cost = weight(&message) + MESSAGE_OVERHEAD_BYTES;
+        let cost = weight + MESSAGE_OVERHEAD_BYTES;
         if let Err(queued_bytes) = self.gate.admit(cost) {
-            return Err(TrySendError::Full { message, queued_bytes, max_bytes: self.gate.max });
+            let max_bytes = self.gate.max;
+            return Err(TrySendError::Full { message: content, queued_bytes, max_bytes });
         }
-        let parcel = Parcel::pack(message);
+        let parcel = pack(content);
         self.gate.post.command(Command::Send { id: self.gate.id, parcel, cost });
         Ok(())
+    }
+
+    /// How the connection was a moment ago. Reads three counters and asks nobody.
+    #[must_use]
+    pub fn stats(&self) -> HandleStats {
+        let state = self.gate.state.load(Ordering::Acquire);
+        HandleStats {
+            is_open: state != ENDED,
+            takes_messages: state == OPEN,
+            posted_bytes: self.gate.posted.load(Ordering::Relaxed),
+            unsent_bytes: self.gate.unsent.load(Ordering::Relaxed),
+            max_bytes: self.gate.max,
+        }
     }
 
     /// Closes the connection after what was sent before; messages of other threads that come later
@@ -325,6 +471,22 @@ impl<M> fmt::Debug for Handle<M> {
     }
 }
 
+/// A connection, as its handles see it: see [`Handle::stats`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HandleStats {
+    /// Whether it had not ended.
+    pub is_open: bool,
+    /// Whether it takes messages: our side had not finished.
+    pub takes_messages: bool,
+    /// What handles have sent and the codec has not encoded yet, with 64 bytes for each message.
+    pub posted_bytes: usize,
+    /// Encoded output that the system has not taken.
+    pub unsent_bytes: usize,
+    /// What both may be together: `send_max_bytes`.
+    pub max_bytes: usize,
+}
+
 /// Why a message was not taken; it is given back.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -341,13 +503,17 @@ pub enum TrySendError<M> {
     },
     /// The connection has ended, or takes no more output.
     Gone(M),
+    /// The handler is of another type than the closure asks for.
+    WrongHandler(M),
 }
 
 impl<M> TrySendError<M> {
     /// The message that was not sent.
     pub fn into_message(self) -> M {
         match self {
-            TrySendError::Full { message, .. } | TrySendError::Gone(message) => message,
+            TrySendError::Full { message, .. }
+            | TrySendError::Gone(message)
+            | TrySendError::WrongHandler(message) => message,
         }
     }
 }
@@ -359,6 +525,7 @@ impl<M> fmt::Display for TrySendError<M> {
                 write!(f, "the send queue is full: {queued_bytes} of at most {max_bytes} bytes")
             }
             TrySendError::Gone(_) => f.write_str("the connection has ended"),
+            TrySendError::WrongHandler(_) => f.write_str("the handler is of another type"),
         }
     }
 }
@@ -388,7 +555,7 @@ mod tests {
     fn gate(max: usize) -> (Arc<Gate>, Arc<Sink>) {
         let sink = Arc::new(Sink::default());
         let id = ConnId::new(1, 2, 3);
-        (Arc::new(Gate::new(id, max, Arc::clone(&sink) as Arc<dyn Post>)), sink)
+        (Arc::new(Gate::new(id, TypeId::of::<()>(), max, Arc::clone(&sink) as Arc<dyn Post>)), sink)
     }
 
     #[test]

@@ -80,6 +80,16 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
         Ok(())
     }
 
+    /// The system has taken a message that was sent with a notice, and all that was sent before it.
+    /// That says nothing about the peer, which may not have got it.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_flushed(&mut self, cx: &mut Context<'_, M>, key: u64) -> Outcome {
+        let _ = (cx, key);
+        Ok(())
+    }
+
     /// The server drains and asks the protocol to come to an end: say goodbye, answer what is in
     /// flight, then close. By default the connection is closed after what was sent.
     ///

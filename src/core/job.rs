@@ -133,7 +133,18 @@ impl Job {
             return false;
         };
         let input = &mut input.bytes;
-        let served = catch_unwind(AssertUnwindSafe(|| session.serve(errand, input, hand, office)));
+        let served = catch_unwind(AssertUnwindSafe(|| {
+            session.serve(errand, input, hand, office)?;
+            while let Some(successor) = hand.successor.take().filter(|_| hand.listens()) {
+                drop(std::mem::replace(session, successor));
+                errand.open = true;
+                session.serve(errand, input, hand, office)?;
+            }
+            Ok(())
+        }));
+        if let Some(unwanted) = hand.successor.take() {
+            discard(Box::new(unwanted));
+        }
         match served {
             Ok(Ok(())) => false,
             Ok(Err(Cause::Overflow)) => {

@@ -1,19 +1,22 @@
-//! `Session`: a codec and a handler joined, their types forgotten; it runs what a job asks for.
+//! `Session`: a codec and a handler joined, their types forgotten; and what a job asks of it.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::{Context, Hand, SendError};
+use super::context::Hand;
+use super::framed::Framed;
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
 
 /// The user's half of a connection.
 pub(crate) trait Session: Send {
-    /// Makes the calls that `errand` asks for. `Err` is what ends the connection.
+    /// Makes the calls that `errand` asks for, and forgets what it has made: what is left when the
+    /// hand names another session is for that one. `Err` is what ends the connection.
     fn serve(
         &mut self,
         errand: &mut Errand,
@@ -43,13 +46,23 @@ pub(crate) struct Errand {
 /// What has come for a session from elsewhere than the peer.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    pub(crate) parcels: Vec<Parcel>,
+    pub(crate) parcels: VecDeque<Parcel>,
     /// What these were counted for at the gate.
     pub(crate) posted_bytes: usize,
+    /// Messages that the system has taken, of those that asked for a notice.
+    pub(crate) flushed: Vec<u64>,
     /// Output has fallen to the low watermark.
     pub(crate) drained: bool,
     /// The server drains.
     pub(crate) drain: bool,
+}
+
+impl Errand {
+    /// Whether it is done, but for what a reader of the input does anyway.
+    #[inline]
+    pub(crate) fn is_done(&self) -> bool {
+        !self.eof && self.inbox.is_none()
+    }
 }
 
 #[cfg(test)]
@@ -90,147 +103,6 @@ where
     H: Handler<C::Frame, C::Message>,
 {
     fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
-        Box::new(Framed { codec: self.codec.clone(), handler: (self.handler)(peer) })
-    }
-}
-
-/// A codec and the handler of its frames.
-struct Framed<C, H> {
-    codec: C,
-    handler: H,
-}
-
-impl<C, H> Session for Framed<C, H>
-where
-    C: Codec,
-    H: Handler<C::Frame, C::Message>,
-{
-    fn serve(
-        &mut self,
-        errand: &mut Errand,
-        input: &mut BytesMut,
-        hand: &mut Hand,
-        office: &dyn Office,
-    ) -> Result<(), Cause> {
-        let Framed { codec, handler } = self;
-        if std::mem::take(&mut errand.open) {
-            handler
-                .on_open(&mut Context::new(hand, codec, office))
-                .map_err(Cause::handler_failed)?;
-        }
-        let mut inbox = errand.inbox.take();
-        if let Some(inbox) = &mut inbox {
-            inbox.parcels.drain(..).try_for_each(|parcel| send(codec, parcel, hand))?;
-        }
-        self.frames(input, hand, office)?;
-        let eof = std::mem::take(&mut errand.eof);
-        if !eof && inbox.is_none() && hand.timers.is_none() {
-            return Ok(());
-        }
-        let inbox = inbox.unwrap_or_default();
-        // Before the end of input, at which most handlers finish: then room is of no use.
-        if inbox.drained && hand.is_open() {
-            let Framed { codec, handler } = self;
-            let mut cx = Context::new(hand, codec, office);
-            handler.on_drained(&mut cx).map_err(Cause::handler_failed)?;
-        }
-        if eof && hand.reads() {
-            self.end_of_input(input, hand, office)?;
-        }
-        let Framed { codec, handler } = self;
-        while let Some(key) = hand.pop_timer() {
-            let mut cx = Context::new(hand, codec, office);
-            handler.on_timer(&mut cx, key).map_err(Cause::handler_failed)?;
-        }
-        if inbox.drain && hand.reads() {
-            let mut cx = Context::new(hand, codec, office);
-            handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
-            hand.close_by_drain();
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, reason: &CloseReason) {
-        self.handler.on_close(reason);
-    }
-}
-
-impl<C, H> Framed<C, H>
-where
-    C: Codec,
-    H: Handler<C::Frame, C::Message>,
-{
-    /// Shows the handler every frame that is whole, until it does not want any more.
-    #[inline]
-    fn frames(
-        &mut self,
-        input: &mut BytesMut,
-        hand: &mut Hand,
-        office: &dyn Office,
-    ) -> Result<(), Cause> {
-        let Framed { codec, handler } = self;
-        while hand.reads() {
-            if hand.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded") {
-                hand.unserved = !input.is_empty();
-                break;
-            }
-            let decoded = codec.decode(input).map_err(|error| Cause::codec_failed(error.into()))?;
-            let Some(frame) = decoded else { break };
-            hand.frames_count += 1;
-            let late =
-                hand.queue_wait_max.is_some_and(|max| office.now().since(hand.ready_since) > max);
-            hand.shed_count += u32::from(late);
-            let mut cx = Context::new(hand, codec, office);
-            let handled = if late {
-                handler.on_shed(&mut cx, frame)
-            } else {
-                handler.on_frame(&mut cx, frame)
-            };
-            handled.map_err(Cause::handler_failed)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the last frames, then tells the handler that there are no more.
-    fn end_of_input(
-        &mut self,
-        input: &mut BytesMut,
-        hand: &mut Hand,
-        office: &dyn Office,
-    ) -> Result<(), Cause> {
-        let Framed { codec, handler } = self;
-        while !hand.paused {
-            let decoded = codec.decode_eof(input);
-            let decoded = decoded.map_err(|error| Cause::codec_failed(error.into()))?;
-            let mut cx = Context::new(hand, codec, office);
-            let Some(frame) = decoded else {
-                if !input.is_empty() {
-                    return Err(Cause::Truncated);
-                }
-                return handler.on_eof(&mut cx).map_err(Cause::handler_failed);
-            };
-            handler.on_frame(&mut cx, frame).map_err(Cause::handler_failed)?;
-            hand.frames_count += 1;
-            if !hand.reads() {
-                return Ok(());
-            }
-        }
-        hand.eof_left = true;
-        Ok(())
-    }
-}
-
-/// Encodes what another thread sent.
-fn send<C: Codec>(codec: &mut C, parcel: Parcel, hand: &mut Hand) -> Result<(), Cause> {
-    let message = parcel.unpack::<C::Message>();
-    debug_assert!(message.is_some(), "a handle is made with its codec's message type");
-    let Some(message) = message else { return Ok(()) };
-    let before = hand.outbox.len_bytes();
-    let encoded = codec.encode(message, &mut hand.outbox);
-    encoded.map_err(|error| Cause::codec_failed(error.into()))?;
-    match hand.check_overflow(before) {
-        // Its sender is gone: the counter alone knows.
-        Ok(()) | Err(SendError::Full { .. }) => Ok(()),
-        Err(_) => Err(Cause::Overflow),
+        Box::new(Framed::new(self.codec.clone(), (self.handler)(peer)))
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct Counters {
     pub(crate) frames: u64,
     pub(crate) shed: u64,
     pub(crate) dropped: u64,
+    pub(crate) misdirected: u64,
     pub(crate) linger_resets: u64,
     pub(crate) asked: u64,
 }
@@ -97,6 +98,9 @@ pub struct ReactorSnapshot {
     pub shed: u64,
     /// Messages that were dropped because their connection had `send_max_bytes` queued.
     pub dropped: u64,
+    /// Messages and closures of handles that came after their codec or handler was replaced by one of
+    /// another type, and were dropped.
+    pub misdirected: u64,
     /// Closed connections that were reset because more than `lingering_max` waited for their peers.
     pub linger_resets: u64,
     /// Connections that were asked to come to an end by a drain.

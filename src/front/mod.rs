@@ -4,3 +4,5 @@ pub(crate) mod builder;
 pub(crate) mod server;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod testing;

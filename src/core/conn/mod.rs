@@ -31,6 +31,7 @@ use super::context::{Hand, Verdict};
 use super::handle::{Gate, Parcel};
 use super::keepalive::{KeepAlive, Prior};
 use super::lane::Lane;
+use super::marks::Marks;
 use super::session::{Errand, Inbox, Session};
 use super::timers::Timers;
 use crate::parts::buf::Outbox;
@@ -73,6 +74,8 @@ pub(crate) struct Connection {
     partial: Option<Box<BytesMut>>,
     /// Output that the system did not take yet.
     outbox: Option<Box<Outbox>>,
+    /// Where in the output somebody wants to know that it is written.
+    marks: Option<Box<Marks>>,
     /// What waits for the session while it is out.
     inbox: Option<Box<Inbox>>,
     /// Why it ends, once that is certain; the first cause counts.
@@ -151,6 +154,7 @@ impl Connection {
             gate: None,
             partial: None,
             outbox: None,
+            marks: None,
             inbox: None,
             cause: None,
             own_timeouts: None,
@@ -352,6 +356,7 @@ impl Connection {
         hand.timeouts_changed = false;
         (hand.unserved, hand.eof_left) = (false, false);
         (hand.frames_count, hand.dropped_count, hand.shed_count) = (0, 0, 0);
+        hand.misdirected_count = 0;
         hand.overflow = rules.limits.overflow;
         hand.queue_wait_max = rules.limits.queue_wait_max;
         hand.ready_since = self.ready_since;
@@ -380,6 +385,7 @@ impl Connection {
         self.ready_since = now;
         self.session = session;
         self.gate = hand.gate.take();
+        hand.said_bytes = hand.outbox.len_bytes();
         self.take_times_back(hand, now);
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
@@ -404,6 +410,9 @@ impl Connection {
         if self.send == SendHalf::Closed && !self.flags.dead {
             hand.outbox.clear();
         }
+        if !hand.marks.is_empty() {
+            self.take_marks(hand);
+        }
         if !hand.outbox.is_empty() {
             let queue = self.outbox.get_or_insert_default();
             if cfg!(switchboard_sim_mutant = "output_overtakes") {
@@ -419,6 +428,27 @@ impl Connection {
         }
     }
 
+    /// Messages of a job want a notice when they are written; some may be already.
+    fn take_marks(&mut self, hand: &mut Hand) {
+        let gone = hand.said_bytes - hand.outbox.len_bytes();
+        let queued = self.queued_bytes();
+        let marks = self.marks.get_or_insert_default();
+        for (end, key) in hand.marks.drain(..) {
+            marks.set(queued + end.saturating_sub(gone), key);
+        }
+        self.tell_flushed();
+    }
+
+    fn tell_flushed(&mut self) {
+        let Some(marks) = &mut self.marks else { return };
+        while let Some(key) = marks.pop_passed() {
+            self.inbox.get_or_insert_default().flushed.push(key);
+        }
+        if marks.is_empty() {
+            self.marks = None;
+        }
+    }
+
     /// The output that waits.
     #[inline]
     pub(crate) fn outbox_mut(&mut self) -> Option<&mut Outbox> {
@@ -426,8 +456,12 @@ impl Connection {
     }
 
     /// The system took some output. True if none is left.
-    pub(crate) fn handle_written(&mut self, now: Time, rules: Rules<'_>) -> bool {
+    pub(crate) fn handle_written(&mut self, count: usize, now: Time, rules: Rules<'_>) -> bool {
         let left = self.queued_bytes();
+        if let Some(marks) = &mut self.marks {
+            marks.advance(count);
+            self.tell_flushed();
+        }
         if self.output_by != Time::NEVER {
             let stall = self.timeouts(rules).write_stall;
             self.output_by = if left == 0 { Time::NEVER } else { now.after(stall) };
@@ -469,7 +503,7 @@ impl Connection {
             return false;
         }
         let inbox = self.inbox_mut();
-        inbox.parcels.push(parcel);
+        inbox.parcels.push_back(parcel);
         inbox.posted_bytes += cost;
         true
     }

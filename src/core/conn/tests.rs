@@ -7,6 +7,7 @@ use crate::core::handle::{Command, Handle, Post};
 use crate::words::config::Limits;
 use crate::words::pressure::Pressure;
 use crate::words::reason::CloseReason;
+use std::any::TypeId;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -204,7 +205,8 @@ impl Rig {
     pub(super) fn make_handle(&mut self) -> Handle {
         let out = self.out.as_mut().expect("a job is out");
         let post = Arc::clone(&self.mail) as Arc<dyn Post>;
-        let make = || Arc::new(Gate::new(id(), self.limits.send_max_bytes, post));
+        let make =
+            || Arc::new(Gate::new(id(), TypeId::of::<()>(), self.limits.send_max_bytes, post));
         let gate = out.hand.gate.get_or_insert_with(make);
         let handle = Handle::new(Arc::clone(gate));
         self.handle = Some(handle.clone());
@@ -221,6 +223,7 @@ impl Rig {
                 }
                 Command::Close(_) => self.conn.handle_close(self.now, rules(&self.limits)),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
+                Command::Overflow(_) => self.conn.abort(Cause::Overflow),
             }
             self.check();
         }
@@ -274,7 +277,7 @@ impl Rig {
         self.peer.got.extend_from_slice(&all[..taken]);
         outbox.advance(taken);
         let before = self.conn.flags.choked;
-        let emptied = self.conn.handle_written(self.now, rules(&self.limits));
+        let emptied = self.conn.handle_written(taken, self.now, rules(&self.limits));
         assert_eq!(emptied, self.conn.outbox.is_none());
         self.crossings.1 += usize::from(before && !self.conn.flags.choked);
         let blocked = self.stall != Time::NEVER && self.conn.outbox.is_some();

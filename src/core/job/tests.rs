@@ -255,7 +255,12 @@ fn a_message_that_nobody_wants_may_panic_when_dropped() {
     }
     let mail = Arc::new(Mail::default());
     let post = Arc::clone(&mail) as Arc<dyn Post>;
-    let gate = crate::core::handle::Gate::new(crate::words::id::ConnId::new(0, 0, 0), 1000, post);
+    let gate = crate::core::handle::Gate::new(
+        crate::words::id::ConnId::new(0, 0, 0),
+        std::any::TypeId::of::<()>(),
+        1000,
+        post,
+    );
     let handle = Handle::<Angry>::new(Arc::new(gate));
     assert!(handle.try_send(Angry).is_ok());
     mail.0.lock().expect("no panic under the lock").clear();

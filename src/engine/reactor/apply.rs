@@ -40,6 +40,7 @@ impl<K: Kernel> Reactor<K> {
         io.tick();
         io.counters.frames += u64::from(job.hand.frames_count);
         io.counters.shed += u64::from(job.hand.shed_count);
+        io.counters.misdirected += u64::from(job.hand.misdirected_count);
         io.counters.dropped += u64::from(job.hand.dropped_count);
         let session = job.session.take();
         entry.conn.handle_done(session, &mut job.hand, io.now, io.rules(entry.door));

@@ -51,6 +51,7 @@ impl<K: Kernel> Reactor<K> {
                 });
             }
             Command::Close(id) => self.with(id, Connection::handle_close),
+            Command::Overflow(id) => self.with(id, |conn, _, _| conn.abort(Cause::Overflow)),
             Command::Abort(id) => self.with(id, |conn, _, _| conn.abort(Cause::Aborted)),
         }
     }

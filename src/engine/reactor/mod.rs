@@ -121,7 +121,8 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
+        + 8 * 8 // gate, partial frame, outbox, marks, inbox, cause, timeouts, timers: most often
+        //         there is none
         + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
         //         its frame has begun
         + 16 // how long it is used to be silent
@@ -438,6 +439,7 @@ impl<K: Kernel> Reactor<K> {
             frames: counters.frames,
             shed: counters.shed,
             dropped: counters.dropped,
+            misdirected: counters.misdirected,
             linger_resets: counters.linger_resets,
             asked: counters.asked,
             buffers_leased: pool.leased_count,

@@ -300,7 +300,7 @@ impl<K: Kernel> Io<K> {
                 // may have taken their time. Without one, nobody asks for the time.
                 let timed = entry.conn.awaits_output();
                 let now = if timed { self.kernel.now() } else { self.now };
-                if entry.conn.handle_written(now, self.rules(entry.door)) {
+                if entry.conn.handle_written(count, now, self.rules(entry.door)) {
                     self.watch_for_room(id, entry, false);
                 }
             }

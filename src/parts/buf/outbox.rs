@@ -52,6 +52,12 @@ impl Outbox {
         }
     }
 
+    /// As [`Outbox::put`] where something follows: what is small is copied even if it comes first,
+    /// so that the two leave in one slice.
+    pub(crate) fn put_followed(&mut self, bytes: Bytes) {
+        if bytes.len() > COPY_MAX_BYTES { self.put(bytes) } else { self.put_slice(&bytes) }
+    }
+
     /// Appends a copy of `bytes`.
     pub fn put_slice(&mut self, mut bytes: &[u8]) {
         self.len_bytes += bytes.len();
@@ -100,6 +106,21 @@ impl Outbox {
             filled += 1;
         }
         filled
+    }
+
+    /// A copy of all that waits, as it would be written.
+    #[cfg(any(test, feature = "sim", feature = "testing"))]
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len_bytes);
+        let mut skip = self.written as usize;
+        for part in &self.parts {
+            match part {
+                Part::Shared(shared) => bytes.extend_from_slice(shared),
+                Part::Copied(segment) => bytes.extend_from_slice(&segment[skip..]),
+            }
+            skip = 0;
+        }
+        bytes
     }
 
     /// Forgets the first `count` bytes, which were written, and frees what held them.
@@ -468,6 +489,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(&content(&outbox), &model);
+                prop_assert_eq!(&outbox.to_vec(), &model);
                 prop_assert_eq!(outbox.len_bytes(), model.len());
                 prop_assert_eq!(outbox.is_empty(), model.is_empty());
                 prop_assert_eq!(outbox.retained_bytes(), counted(&outbox));

@@ -1,0 +1,11 @@
+//! Frames of fixed length under arbitrary bytes.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| switchboard_fuzz::fixed(data));
+
+/// Without a fuzzer: runs the files that are named.
+#[cfg(not(fuzzing))]
+fn main() {
+    switchboard_fuzz::replay(switchboard_fuzz::fixed, std::env::args_os().skip(1));
+}
