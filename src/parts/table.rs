@@ -250,8 +250,8 @@ mod tests {
         assert_eq!(seen, all);
         let (mut from, mut seen) = (0, Vec::new());
         while seen.len() < 8 {
-            seen.extend(table.window(from, 3).map(|(id, _)| id));
-            from = table.after_window(from, 3);
+            seen.extend(table.window(from, 5).map(|(id, _)| id));
+            from = table.after_window(from, 5);
         }
         seen.sort_unstable();
         assert_eq!(seen, all);
