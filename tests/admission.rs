@@ -205,6 +205,29 @@ fn who_is_turned_away_is_told_so_even_if_it_has_spoken_already() {
 }
 
 #[test]
+fn nobody_is_turned_away_or_evicted_while_there_is_room() {
+    for policy in [WhenFull::Reject, WhenFull::EvictIdle] {
+        let limited = builder().limits(|limits| {
+            limits.connections_max = 8;
+            limits.when_full = policy;
+        });
+        let server = echoing(limited, |_| {});
+        let addr = server.local_addr();
+        for _ in 0..30 {
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| drop(enter(addr, 2)));
+                }
+            });
+            empty(&server);
+        }
+        let now = server.snapshot();
+        let turned_away = sum(&now, |reactor| reactor.rejected_full) + closed_by(&now, "evicted");
+        assert_eq!((now.opened(), turned_away), (240, 0));
+    }
+}
+
+#[test]
 fn who_is_turned_away_without_a_word_is_reset() {
     let limited = builder().limits(|limits| {
         limits.connections_max = 1;

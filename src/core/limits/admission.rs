@@ -175,6 +175,14 @@ impl Admission {
         Err(Full::Server)
     }
 
+    /// Which maximum one of `listener` would meet now, as far as a look can tell.
+    pub(crate) fn is_full(&self, listener: u16) -> Option<Full> {
+        if self.entrance(listener).gauge.is_full() {
+            return Some(Full::Listener);
+        }
+        self.server.is_full().then_some(Full::Server)
+    }
+
     /// Counts it among the connections of its client. `None` if that has as many as it may.
     pub(crate) fn try_count(&self, listener: u16, ip: IpAddr) -> Option<Via> {
         if self.clients.max() == 0 {

@@ -46,6 +46,11 @@ impl Gauge {
         self.max.load(Ordering::SeqCst)
     }
 
+    /// Whether there is none left, as far as a look can tell.
+    pub(super) fn is_full(&self) -> bool {
+        self.count() >= self.max()
+    }
+
     /// Changes the maximum. If there are more already they stay, and no more come.
     pub(super) fn set_max(&self, max: Option<usize>) {
         self.max.store(max.unwrap_or(NONE), Ordering::SeqCst);
@@ -94,7 +99,7 @@ mod tests {
             assert!(!gauge.try_add());
             gauge.sub();
         });
-        assert!(!gauge.try_add());
+        assert!(gauge.is_full() && !gauge.try_add());
         gauge.set_max(Some(5));
         assert!(gauge.try_add() && !gauge.try_add());
     }

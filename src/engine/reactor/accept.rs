@@ -97,11 +97,11 @@ impl<K: Kernel> Reactor<K> {
     }
 
     fn accept(&mut self, index: usize) -> Accepted<K> {
-        if let Some(seated) = self.seat(index) {
-            return seated;
-        }
         if !self.doors[index].wants() {
             return Accepted::Shut;
+        }
+        if let Some(seated) = self.seat(index) {
+            return seated;
         }
         let Some((way, tokens)) = self.find_way(index) else { return Accepted::Shut };
         let Door { index: listener, socket, .. } = &mut self.doors[index];
@@ -117,7 +117,7 @@ impl<K: Kernel> Reactor<K> {
                         let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
                         common.give_back(permit, Via::door(listener), nobody);
                     }
-                    Way::In(_) | Way::Away(_) | Way::Instead(_) => {}
+                    Way::In(_) | Way::Look(_) | Way::Away(_) => {}
                 }
                 self.handle_accept_error(index, error)
             }

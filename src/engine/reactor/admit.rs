@@ -15,10 +15,12 @@ use crate::words::reason::Cause;
 pub(super) enum Way {
     /// It comes in.
     In(Permit),
+    /// It is looked at when it is there. A place that is held only to ask the system for a client
+    /// would look to other doors as if there were one connection more, and they would turn somebody
+    /// away, or end a connection, for nothing.
+    Look(Option<ConnId>),
     /// It is turned away.
     Away(Met),
-    /// It comes in once this connection has made room.
-    Instead(ConnId),
 }
 
 /// The limit for which a client is turned away.
@@ -67,22 +69,30 @@ impl<K: Kernel> Reactor<K> {
 
     fn find_place(&mut self, index: usize) -> Option<Way> {
         let listener = self.doors[index].index;
-        let full = match self.io.common.try_admit(listener) {
-            Ok(permit) => return Some(Way::In(permit)),
-            Err(full) => full,
-        };
-        match self.io.common.admission.when_full(listener) {
-            WhenFull::Pause => {}
-            WhenFull::Reject => return Some(Way::Away(Met::Full)),
+        let admission = &self.io.common.admission;
+        match admission.when_full(listener) {
+            WhenFull::Pause => match self.io.common.try_admit(listener) {
+                Ok(permit) => Some(Way::In(permit)),
+                Err(full) => self.wait_for_place(index, full).map(Way::In),
+            },
+            WhenFull::Reject => Some(Way::Look(None)),
             WhenFull::EvictIdle => {
-                if let Some(victim) = self.idlest(full, listener) {
-                    return Some(Way::Instead(victim));
+                let Some(full) = admission.is_full(listener) else { return Some(Way::Look(None)) };
+                let victim = self.idlest(full, listener);
+                if victim.is_some() {
+                    return Some(Way::Look(victim));
                 }
-                let at = self.io.now + self.io.common.limits.accept_retry;
-                self.doors[index].shut.evict_at = Some(at);
+                self.wait_for_idleness(index, full).map(Way::In)
             }
         }
-        self.wait_for_place(index, full).map(Way::In)
+    }
+
+    /// Shuts a door until there is room, or somebody may be idle who is not now.
+    fn wait_for_idleness(&mut self, index: usize, full: Full) -> Option<Permit> {
+        let permit = self.wait_for_place(index, full);
+        let at = self.io.now + self.io.common.limits.accept_retry;
+        self.doors[index].shut.evict_at = permit.is_none().then_some(at);
+        permit
     }
 
     /// Shuts a door until there is room. It is asked for again after saying so, since the last
@@ -96,10 +106,7 @@ impl<K: Kernel> Reactor<K> {
                 Full::Server => common.starve(self.port.index()),
             }
             match common.try_admit(listener) {
-                Ok(permit) => {
-                    self.doors[index].shut.evict_at = None;
-                    return Some(permit);
-                }
+                Ok(permit) => return Some(permit),
                 Err(again) if again == full => break,
                 Err(other) => full = other,
             }
@@ -117,46 +124,61 @@ impl<K: Kernel> Reactor<K> {
         &mut self,
         index: usize,
         way: Way,
-        (stream, peer): (K::Stream, SocketAddr),
+        client: (K::Stream, SocketAddr),
     ) -> Accepted<K> {
-        let listener = self.doors[index].index;
         match way {
-            Way::Away(met) => {
-                self.reject(listener, stream, met);
-                Accepted::Nobody
-            }
-            Way::Instead(victim) => {
-                self.evict(victim);
-                self.doors[index].guest = Some((stream, peer));
-                Accepted::Shut
-            }
-            Way::In(permit) => {
-                let admission = &self.io.common.admission;
-                if let Some(via) = admission.try_count(listener, peer.ip()) {
-                    return Accepted::Connection(Newcomer { stream, peer, via, permit });
-                }
-                let client = admission.client(peer.ip());
-                let max = admission.client_max();
-                self.io.common.give_back(permit, Via::door(listener), peer.ip());
-                self.meet(AlarmKind::Client, (max, max), Some(client));
-                self.reject(listener, stream, Met::Client);
-                Accepted::Nobody
-            }
+            Way::In(permit) => self.let_in(index, permit, client),
+            Way::Look(victim) => self.look_at(index, victim, client),
+            Way::Away(met) => self.reject(self.doors[index].index, client.0, met),
         }
     }
 
-    /// A client for whom room was made comes in; or makes more room, if others were faster.
+    fn let_in(
+        &mut self,
+        index: usize,
+        permit: Permit,
+        (stream, peer): (K::Stream, SocketAddr),
+    ) -> Accepted<K> {
+        let listener = self.doors[index].index;
+        let admission = &self.io.common.admission;
+        if let Some(via) = admission.try_count(listener, peer.ip()) {
+            return Accepted::Connection(Newcomer { stream, peer, via, permit });
+        }
+        let (client, max) = (admission.client(peer.ip()), admission.client_max());
+        self.io.common.give_back(permit, Via::door(listener), peer.ip());
+        self.meet(AlarmKind::Client, (max, max), Some(client));
+        self.reject(listener, stream, Met::Client)
+    }
+
+    /// A client that is there: is there room, or who makes room for it? `victim` does, if somebody
+    /// has to.
+    fn look_at(
+        &mut self,
+        index: usize,
+        victim: Option<ConnId>,
+        client: (K::Stream, SocketAddr),
+    ) -> Accepted<K> {
+        let listener = self.doors[index].index;
+        let full = match self.io.common.try_admit(listener) {
+            Ok(permit) => return self.let_in(index, permit, client),
+            Err(full) => full,
+        };
+        if self.io.common.admission.when_full(listener) == WhenFull::Reject {
+            return self.reject(listener, client.0, Met::Full);
+        }
+        if let Some(victim) = victim.or_else(|| self.idlest(full, listener)) {
+            self.evict(victim);
+        } else if let Some(permit) = self.wait_for_idleness(index, full) {
+            return self.let_in(index, permit, client);
+        }
+        self.doors[index].guest = Some(client);
+        Accepted::Shut
+    }
+
+    /// A client for whom room was made comes in; or more room is made, if others were faster.
     pub(super) fn seat(&mut self, index: usize) -> Option<Accepted<K>> {
         let guest = self.doors[index].guest.take()?;
-        let listener = self.doors[index].index;
-        let way = match self.io.common.try_admit(listener) {
-            Ok(permit) => Way::In(permit),
-            Err(full) => match self.idlest(full, listener) {
-                Some(victim) => Way::Instead(victim),
-                None => Way::Away(Met::Full),
-            },
-        };
-        Some(self.receive(index, way, guest))
+        Some(self.look_at(index, None, guest))
     }
 
     /// The connection that may be ended for another one that comes through `listener`: of that one,
@@ -182,7 +204,7 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Closes the connection of a client that does not come in, with a last word if there is one.
-    fn reject(&mut self, listener: u16, mut stream: K::Stream, met: Met) {
+    fn reject(&mut self, listener: u16, mut stream: K::Stream, met: Met) -> Accepted<K> {
         let counters = &mut self.io.counters;
         match met {
             Met::Full => counters.rejected_full += 1,
@@ -194,6 +216,7 @@ impl<K: Kernel> Reactor<K> {
         } else {
             self.io.kernel.reset(stream);
         }
+        Accepted::Nobody
     }
 
     /// Writes the farewell, once, and FIN behind it. What the client has said already is read, or

@@ -23,8 +23,7 @@ pub(crate) struct Door<K: Kernel> {
     pub(super) ready: bool,
     /// Why nothing is accepted now; it goes on when the last reason is gone.
     pub(super) shut: Shut,
-    /// A client that was accepted while another connection was ended to make room for it. It comes
-    /// in, or is turned away, as soon as this door is asked again: in the next turn.
+    /// A client that was accepted and for whom room is being made: as a rule, for a turn.
     pub(super) guest: Option<(K::Stream, SocketAddr)>,
     /// Close it once nobody waits.
     pub(super) closing: bool,
@@ -158,7 +157,11 @@ impl<K: Kernel> Door<K> {
 
     /// Whether there is something to accept now.
     pub(super) fn wants(&self) -> bool {
-        self.guest.is_some() || (self.ready && self.shut.is_open() && self.socket.is_some())
+        let Shut { by_limit, by_place, .. } = self.shut;
+        if self.guest.is_some() {
+            return !by_limit && !by_place;
+        }
+        self.ready && self.shut.is_open() && self.socket.is_some()
     }
 
     /// Whether clients wait that may not come in.

@@ -33,7 +33,8 @@ pub enum WhenFull {
     Pause,
     /// The client is accepted and its connection closed at once: with the listener's
     /// [`farewell`](Listening::farewell), or with RST if there is none. For a moment each reactor
-    /// holds one socket more than the maximum.
+    /// holds one socket more than the maximum. Exact among listeners that do not pause: one that
+    /// does counts as one connection more while it asks the system for its next client.
     Reject,
     /// The connection that is the furthest beyond the silence it is used to makes room
     /// ([`Cause::Evicted`](crate::close::Cause)). Each reactor looks at some of its own connections
@@ -43,6 +44,9 @@ pub enum WhenFull {
     /// ([`Idle::Never`](crate::config::Idle)). If there is no such connection it is as with
     /// [`Pause`](WhenFull::Pause), and after `accept_retry` they are looked at again. While room is
     /// made, each listener of a reactor may hold one socket more than the maximum.
+    ///
+    /// Whoever comes with many connections makes others leave; so it is best together with
+    /// [`connections_per_client_max`](Limits::connections_per_client_max).
     EvictIdle,
 }
 

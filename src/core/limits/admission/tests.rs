@@ -56,6 +56,7 @@ fn the_fuller_of_two_limits_decides_and_says_so() {
     assert_eq!(admission.held().listeners, [2, 1]);
     admission.release(other, Via::door(1), ip(1));
     assert_eq!((admission.count(), admission.max()), (2, 3));
+    assert_eq!([0, 1].map(|i| admission.is_full(i)), [Some(Full::Listener), None]);
 }
 
 #[test]
