@@ -9,6 +9,7 @@ cancelled_fires
 client_kept
 closed_twice
 deadline_of_turn
+dial_never_late
 door_unheeded
 exhausted_forgotten
 farewell_unheeded
@@ -24,6 +25,7 @@ place_kept
 place_untold
 rate_unwatched
 release_untold
+requests_forgotten
 requeue_forgotten
 room_forgotten
 seen_unnoted
@@ -31,6 +33,7 @@ short_read_drains
 sooner_unsaid
 timer_early
 unserved_forgotten
+trial_permit_kept
 urgent_ignored"
 [ $# -eq 0 ] || bugs="$*"
 missed=""

@@ -88,6 +88,16 @@ pub use {
     },
 };
 
+/// Connections that the program opens itself: see [`Control::connect`](control::Control::connect).
+#[cfg(not(loom))]
+pub mod client {
+    pub use crate::core::dial::{Attempt, ConnectCause, ConnectError};
+    pub use crate::edge::backoff::Backoff;
+    pub use crate::edge::connector::{ConnectOptions, Connecting, Target};
+    pub use crate::edge::idle_pool::{CheckoutError, IdlePool, PoolOptions, Pooled, RecvError};
+    pub use crate::edge::reconnect::{Reconnect, ReconnectEvent, ReconnectOptions, ReconnectState};
+}
+
 /// The ready-made codecs, what they answer, and what an own [`Codec`] needs.
 ///
 /// Frames of all of them are cut out of the read buffer, and each has a finite maximum: nothing is
@@ -135,6 +145,7 @@ pub mod config {
 pub mod control {
     pub use crate::core::limits::{Alarm, AlarmKind};
     pub use crate::engine::counters::ReactorSnapshot;
+    pub use crate::engine::spawn::SpawnError;
     pub use crate::front::server::{Control, Report, Snapshot};
 }
 

@@ -43,11 +43,19 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("sys", "*", "*", "one list of items that the platforms supply, with a trait in front of it"),
     ("engine", "desk", "counters", "a snapshot is asked for by letter"),
     ("engine", "desk", "reactor", "a connection is handed to another reactor by letter"),
+    ("engine", "desk", "request", "requests wait there"),
     ("engine", "reactor", "counters", "it counts what it does"),
     ("engine", "reactor", "desk", "it reads its mail and writes to others"),
+    ("engine", "reactor", "request", "it does what is asked of it"),
     ("engine", "reactor", "sched", "it is what the scheduler leases out"),
+    ("engine", "spawn", "desk", "without a pool a reactor is asked"),
+    ("engine", "spawn", "sched", "free jobs go through the slow lane"),
+    ("edge", "idle_pool", "connector", "its connections are asked for there"),
+    ("edge", "reconnect", "backoff", "how long to wait between attempts"),
+    ("edge", "reconnect", "connector", "each attempt is a connection that is asked for"),
     ("front", "builder", "server", "what is built"),
     ("front", "server", "builder", "where it begins"),
+    ("front", "client", "server", "its calls on a server at work"),
 ];
 
 /// Names that stand in one file or folder of `src` only, and why.

@@ -116,7 +116,7 @@ impl Parcel {
 }
 
 /// Drops what a panic or a message carried; its drop is user code too, and may panic in turn.
-pub(super) fn discard(mut payload: Box<dyn Any + Send>) {
+pub(crate) fn discard(mut payload: Box<dyn Any + Send>) {
     // A message whose drop panics leaves the payload of that panic, which is dropped in turn.
     for _ in 0..DROPS_MAX {
         match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -290,6 +290,11 @@ impl<M: Send + 'static> Handle<M> {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.gate.state.load(Ordering::Acquire) != ENDED
+    }
+
+    /// Whether it had neither ended nor begun to end a moment ago.
+    pub(crate) fn takes_messages(&self) -> bool {
+        self.gate.state.load(Ordering::Acquire) == OPEN
     }
 
     /// Output that waits for the connection, in bytes. A message that was sent through a handle and

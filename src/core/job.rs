@@ -1,6 +1,7 @@
 //! `Job` and `Done`: user code on its way out, and what it left; the only place that runs it.
 
 use std::any::Any;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -44,19 +45,71 @@ pub(crate) enum Task {
     Serve,
     /// Say goodbye to the session and drop it.
     Close(CloseReason),
-    /// Call user code that belongs to no connection.
-    Call(Box<dyn FnOnce() + Send>),
+    /// Make a call that belongs to no connection, and tell the reactor when it is over.
+    Call(Call),
+    /// The same, and nobody needs to know when it is over.
+    Free(Call),
+}
+
+/// A call of user code that belongs to no connection. Its drop may panic and harms nobody: one
+/// that is not wanted any more is dropped wherever it happens to be.
+pub(crate) struct Call(Option<Box<dyn FnOnce() + Send>>);
+
+impl Call {
+    pub(crate) fn new(call: impl FnOnce() + Send + 'static) -> Self {
+        Call(Some(Box::new(call)))
+    }
+
+    /// Makes the call. True if it panicked; the panic goes no further.
+    pub(crate) fn run(mut self) -> bool {
+        let Some(call) = self.0.take() else { return false };
+        // What unwinds is used by nobody afterwards.
+        catch_unwind(AssertUnwindSafe(call)).map_err(discard).is_err()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            catch_unwind(AssertUnwindSafe(|| drop(call))).unwrap_or_else(discard);
+        }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 /// A job that was run. Its input and its hand are to be given back to the connection, and the
 /// session, if it is still there.
 pub(crate) struct Done {
     pub(crate) job: Box<Job>,
-    /// It was the last call of its session, or a call without one.
-    pub(crate) closed: bool,
+    pub(crate) kind: Kind,
     pub(crate) panicked: bool,
     /// How long it took, if it was timed.
     pub(crate) took: Option<Duration>,
+}
+
+/// What a job that was run has been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Its session was served and goes on.
+    Served,
+    /// It was the last call of its session.
+    Closed,
+    /// It was a [`Task::Call`].
+    Called,
+    /// It was a [`Task::Free`].
+    Free,
+}
+
+impl Kind {
+    /// Whether the job belonged to a connection.
+    pub(crate) fn has_connection(self) -> bool {
+        matches!(self, Kind::Served | Kind::Closed)
+    }
 }
 
 impl Job {
@@ -70,6 +123,19 @@ impl Job {
             hand: Hand::blank(),
             timed: false,
         })
+    }
+
+    /// A job that makes a call for which nobody waits.
+    pub(crate) fn free(call: Call) -> Box<Job> {
+        let mut job = Job::blank();
+        job.task = Task::Free(call);
+        job
+    }
+
+    /// Whether it belongs to a connection.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn has_connection(&self) -> bool {
+        !matches!(self.task, Task::Call(_) | Task::Free(_))
     }
 
     /// Makes it serve an errand.
@@ -87,26 +153,30 @@ impl Job {
     #[inline]
     pub(crate) fn run(mut self: Box<Self>, office: &dyn Office, now: impl Fn() -> Time) -> Done {
         let started = self.timed.then(&now);
-        let mut closed = false;
+        let mut kind = Kind::Served;
         let panicked = match &self.task {
             Task::Serve => self.serve(office),
-            Task::Open(_) | Task::Close(_) | Task::Call(_) => {
+            Task::Open(_) | Task::Close(_) | Task::Call(_) | Task::Free(_) => {
                 match std::mem::replace(&mut self.task, Task::Serve) {
                     Task::Open(factory) => self.open(&*factory, office),
                     Task::Close(reason) => {
-                        closed = true;
+                        kind = Kind::Closed;
                         self.session.take().is_some_and(|session| close(session, reason))
                     }
                     Task::Call(call) => {
-                        closed = true;
-                        catch_unwind(AssertUnwindSafe(call)).map_err(discard).is_err()
+                        kind = Kind::Called;
+                        call.run()
+                    }
+                    Task::Free(call) => {
+                        kind = Kind::Free;
+                        call.run()
                     }
                     Task::Serve => false,
                 }
             }
         };
         let took = started.map(|started| now().since(started));
-        Done { job: self, closed, panicked, took }
+        Done { job: self, kind, panicked, took }
     }
 
     /// Makes the session and runs it. True if it panicked.

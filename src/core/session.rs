@@ -1,5 +1,6 @@
 //! `Session`: a codec and a handler joined, their types forgotten; and what a job asks of it.
 
+use std::any::TypeId;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use super::framed::Framed;
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
 use crate::words::reason::{Cause, CloseReason};
+use crate::words::sync::{Mutex, lock};
 
 /// The user's half of a connection.
 pub(crate) trait Session: Send {
@@ -84,6 +86,9 @@ impl Errand {
 pub(crate) trait Factory: Send + Sync {
     fn session(&self, peer: SocketAddr) -> Box<dyn Session>;
 
+    /// Of what type the handlers are.
+    fn handler(&self) -> TypeId;
+
     /// Whether this client may have one.
     fn admits(&self, _peer: SocketAddr) -> bool {
         true
@@ -104,5 +109,35 @@ where
 {
     fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
         Box::new(Framed::new(self.codec.clone(), (self.handler)(peer)))
+    }
+
+    fn handler(&self) -> TypeId {
+        TypeId::of::<H>()
+    }
+}
+
+/// A factory for one session.
+pub(crate) struct Once<C, N>(Mutex<Option<(C, N)>>);
+
+impl<C, N> Once<C, N> {
+    pub(crate) fn new(codec: C, handler: N) -> Self {
+        Once(Mutex::new(Some((codec, handler))))
+    }
+}
+
+impl<C, N, H> Factory for Once<C, N>
+where
+    C: Codec,
+    N: FnOnce(SocketAddr) -> H + Send,
+    H: Handler<C::Frame, C::Message>,
+{
+    fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
+        let parts = lock(&self.0).take();
+        let (codec, handler) = parts.expect("a connection that was asked for is opened once");
+        Box::new(Framed::new(codec, handler(peer)))
+    }
+
+    fn handler(&self) -> TypeId {
+        TypeId::of::<H>()
     }
 }

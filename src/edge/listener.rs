@@ -1,5 +1,6 @@
 //! Listeners: from what the user asked for to one socket, or one per reactor.
 
+use std::any::TypeId;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -37,6 +38,10 @@ struct Screened {
 impl Factory for Screened {
     fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
         self.inner.session(peer)
+    }
+
+    fn handler(&self) -> TypeId {
+        self.inner.handler()
     }
 
     fn admits(&self, peer: SocketAddr) -> bool {

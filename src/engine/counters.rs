@@ -6,6 +6,8 @@ use crate::words::reason::Cause;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) opened: u64,
+    pub(crate) dialed: u64,
+    pub(crate) dial_failures: u64,
     pub(crate) closed: [u64; Cause::LABELS.len()],
     pub(crate) jobs: u64,
     pub(crate) turns: u64,
@@ -41,6 +43,8 @@ pub struct ReactorSnapshot {
     pub reactor: usize,
     /// Connections that it holds now.
     pub connections: usize,
+    /// Connections that it is making: asked for and neither open nor given up.
+    pub connecting: usize,
     /// Connections whose handler runs now, or waits for a thread to run it. One that stays here is
     /// a handler that does not return.
     pub handlers_out: usize,
@@ -49,6 +53,10 @@ pub struct ReactorSnapshot {
     pub waiting: u64,
     /// Connections opened since the start.
     pub opened: u64,
+    /// Those among them that we have asked for ourselves.
+    pub dialed: u64,
+    /// Connections that we have asked for and that could not be made.
+    pub dial_failures: u64,
     /// Connections ended since the start, by the label of their cause; those that never happened
     /// are left out.
     pub closed: Vec<(&'static str, u64)>,

@@ -2,18 +2,21 @@
 //! share.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
+use super::request::{Answer, Asked, Request};
+use crate::core::dial::ConnectCause;
 use crate::core::handle::{Command, Office, Post};
-use crate::core::job::Done;
+use crate::core::job::{Call, Done};
 use crate::core::limits::{
     Admission, Alarm, Alarms, Clients, Full, Permit, Prefixes, Via, Waiters,
 };
+use crate::core::session::Factory;
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
@@ -34,6 +37,8 @@ pub(crate) enum Letter<K: Kernel> {
     Retry(Freed),
     /// Something for the whole server.
     Order(Order),
+    /// Requests lie at the desk.
+    Asked,
 }
 
 /// What is free again.
@@ -74,6 +79,9 @@ pub(crate) struct Desk<K: Kernel> {
     pub(crate) mailbox: Mailbox<Letter<K>>,
     /// Connections placed here. A hint for placement and nothing else: Relaxed everywhere.
     load: AtomicUsize,
+    /// What is asked of the reactor and was not taken yet; `None` once it takes no more. Not in the
+    /// mailbox, which a reactor that has ended never reads again.
+    requests: Mutex<Option<Vec<Request>>>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
 }
@@ -87,6 +95,7 @@ impl<K: Kernel> Desk<K> {
         Desk {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
+            requests: Mutex::new(Some(Vec::new())),
             clock: Box::new(clock),
             listening,
         }
@@ -95,6 +104,36 @@ impl<K: Kernel> Desk<K> {
     /// The present moment, for jobs whose time is taken.
     pub(crate) fn now(&self) -> Time {
         (self.clock)()
+    }
+
+    /// Asks for something; gives it back if the reactor takes no more requests.
+    pub(crate) fn ask(&self, request: Request) -> Result<(), Request> {
+        match &mut *lock(&self.requests) {
+            Some(requests) => requests.push(request),
+            None => return Err(request),
+        }
+        self.mailbox.post(Letter::Asked);
+        Ok(())
+    }
+
+    /// Takes what was asked.
+    pub(crate) fn take_requests(&self) -> Vec<Request> {
+        lock(&self.requests).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes what was asked, and no request from now on.
+    pub(crate) fn close_requests(&self) -> Vec<Request> {
+        if cfg!(switchboard_sim_mutant = "requests_forgotten") {
+            return Vec::new();
+        }
+        lock(&self.requests).take().unwrap_or_default()
+    }
+
+    /// Connections that are asked for and not begun, each of which has a permit.
+    pub(crate) fn asked_count(&self) -> usize {
+        let requests = lock(&self.requests);
+        let dials = requests.iter().flatten().filter(|r| matches!(r, Request::Dial(_)));
+        dials.count()
     }
 
     /// How many connections are placed here.
@@ -140,6 +179,15 @@ impl<K: Kernel> fmt::Debug for Desk<K> {
     }
 }
 
+/// How long a connection may take to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DialTimes {
+    /// All of it, once the addresses are known.
+    pub(crate) timeout: Duration,
+    /// Between one attempt and the next one beside it.
+    pub(crate) delay: Duration,
+}
+
 /// Why a server comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -168,7 +216,7 @@ impl fmt::Debug for Bell {
 #[derive(Debug)]
 pub(crate) struct Common<K: Kernel> {
     pub(crate) limits: Limits,
-    /// Those of each listener, by its number.
+    /// Those of each listener, by its number; the last ones are for connections that we open.
     pub(crate) listening: Arc<[Listening]>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
@@ -197,7 +245,9 @@ impl<K: Kernel> Common<K> {
     pub(crate) fn new(limits: Limits, listening: Arc<[Listening]>, placement: Placement) -> Self {
         let prefixes = Prefixes { v4: limits.client_prefix_v4, v6: limits.client_prefix_v6 };
         let clients = Clients::new(prefixes, limits.connections_per_client_max);
-        let settings = config::Admission::new(&limits, &listening);
+        // The last one is that of connections that the program opens itself.
+        let inbound = &listening[..listening.len().saturating_sub(1)];
+        let settings = config::Admission::new(&limits, inbound);
         Common {
             admission: Admission::new(settings, clients),
             starved: Waiters::default(),
@@ -303,6 +353,12 @@ impl<K: Kernel> Common<K> {
         self.free(permit, via, ip, Freed::Connection);
     }
 
+    /// A connection that the program opened, or tried to, is gone.
+    pub(crate) fn release_dialed(&self, permit: Permit) {
+        // Nobody was counted, whatever the address.
+        self.release(permit, self.admission.outbound(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    }
+
     /// An accept failed. That is no news for those who wait for descriptors: if it were, one that
     /// failed for want of one would be tried again at once, for ever.
     pub(crate) fn give_back(&self, permit: Permit, via: Via, ip: IpAddr) {
@@ -336,6 +392,63 @@ impl<K: Kernel> Common<K> {
         let now = self.desks().first().map_or(Time::ZERO, |desk| desk.now());
         self.admission.change(base, new, now);
         (0..self.desks().len()).for_each(|index| self.retry(index, Freed::Limits));
+    }
+
+    /// Asks for a connection. The answer comes in any case; the call that may come of it is user
+    /// code, for the caller to run.
+    pub(crate) fn dial(
+        &self,
+        addrs: Vec<SocketAddr>,
+        times: DialTimes,
+        factory: Arc<dyn Factory>,
+        answer: Answer,
+    ) -> Option<Call> {
+        if addrs.is_empty() {
+            return answer.fail(ConnectCause::NoAddress, Vec::new());
+        }
+        let Some(permit) = self.admission.try_dial() else {
+            return answer.fail(ConnectCause::Full, Vec::new());
+        };
+        let desk = &self.desks()[self.least_loaded(0)];
+        desk.place();
+        let DialTimes { timeout, delay } = times;
+        let asked = Asked { addrs, timeout, delay, factory, answer, permit };
+        let Err(request) = desk.ask(Request::Dial(asked)) else { return None };
+        desk.unplace();
+        self.refuse(request)
+    }
+
+    /// Has `call` made where handlers run, once so much time has passed, or earlier if the server
+    /// comes to its end. If it has, the call comes back, for the caller to run.
+    pub(crate) fn later(&self, after: Duration, call: Call) -> Option<Call> {
+        let desk = &self.desks()[self.least_loaded(0)];
+        let refused = desk.ask(Request::Later(desk.now() + after, call)).err();
+        refused.and_then(|request| self.refuse(request))
+    }
+
+    /// Answers a request that no reactor takes any more. The call that may come of it is user
+    /// code, for the caller to run.
+    pub(crate) fn refuse(&self, request: Request) -> Option<Call> {
+        match request {
+            Request::Dial(asked) => {
+                self.release_dialed(asked.permit);
+                asked.answer.fail(ConnectCause::Stopping, Vec::new())
+            }
+            Request::Later(_, call) => Some(call),
+        }
+    }
+
+    /// No reactor takes requests any more, and what lies at the desks is answered here: of those
+    /// that hang in a handler too.
+    pub(crate) fn close_requests(&self) {
+        for desk in self.desks() {
+            for request in desk.close_requests() {
+                if matches!(request, Request::Dial(_)) {
+                    desk.unplace();
+                }
+                let _panicked = self.refuse(request).is_some_and(Call::run);
+            }
+        }
     }
 
     /// Tells every reactor.

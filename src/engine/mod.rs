@@ -6,4 +6,8 @@ pub(crate) mod counters;
 pub(crate) mod desk;
 #[cfg(not(loom))]
 pub(crate) mod reactor;
+#[cfg(not(loom))]
+pub(crate) mod request;
 pub(crate) mod sched;
+#[cfg(not(loom))]
+pub(crate) mod spawn;

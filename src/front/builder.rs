@@ -270,6 +270,7 @@ impl Builder {
         }
         let clock = Clock::start();
         let listening = plans.iter_mut().map(|plan| plan.listening(&limits));
+        let listening = listening.chain([Ok(Listening::outbound(&limits))]);
         let listening = listening.collect::<Result<Arc<[_]>, _>>()?;
         let common = Common::new(limits, listening, placement).with_bell(on_alarm);
         let common = Arc::new(common);

@@ -1,6 +1,7 @@
 //! Room 7, front: what a user of the crate sees.
 
 pub(crate) mod builder;
+mod client;
 pub(crate) mod server;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::builder::Builder;
+use crate::edge::connector::Dialer;
 use crate::engine::counters::ReactorSnapshot;
 use crate::engine::desk::{Common, Ending, Order};
 use crate::engine::reactor::Reactor;
 use crate::engine::sched::{Running, Stats};
+use crate::engine::spawn::Spawner;
 use crate::sys::{Awoken, MioKernel, Termination};
 use crate::words::clock::{Clock, Time};
 use crate::words::config::Admission;
@@ -46,7 +48,9 @@ impl Server {
         clock: Clock,
     ) -> Self {
         let started = clock.now();
-        let control = Control { common, stats: running.stats() };
+        let spawner = Arc::new(Spawner::new(Arc::clone(&common), running.side_door()));
+        let dialer = Dialer::new(Arc::clone(&common), spawner);
+        let control = Control { common, stats: running.stats(), dialer };
         Server { running: Some(running), control, addrs, clock, started }
     }
 
@@ -69,6 +73,10 @@ impl Server {
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    pub(super) fn control_ref(&self) -> &Control {
+        &self.control
     }
 
     /// See [`Control::suspend`].
@@ -181,6 +189,8 @@ impl Server {
                 common.order(&Order::Abandon);
             }
         }
+        common.close_requests();
+        self.control.dialer.spawner().close();
         let mut report = Report::default();
         if let Some(running) = self.running.take() {
             let joined = running.join(STOP_GRACE, STOP_GRACE);
@@ -234,6 +244,7 @@ impl fmt::Debug for Server {
 pub struct Control {
     common: Arc<Common<MioKernel>>,
     stats: Arc<Stats>,
+    pub(super) dialer: Dialer,
 }
 
 impl Control {
@@ -308,6 +319,7 @@ impl Control {
             (0..count).map_while(|_| receiver.recv_timeout(SNAPSHOT_PATIENCE).ok()).collect();
         reactors.sort_by_key(|reactor| reactor.reactor);
         let stats = self.stats.snapshot();
+        let jobs = self.dialer.spawner().counts();
         Snapshot {
             reactors,
             admitted: self.common.admission.count(),
@@ -317,6 +329,9 @@ impl Control {
             steals: stats.steals,
             offloads: stats.offloads,
             samples: stats.samples,
+            jobs_waiting: jobs.waiting,
+            jobs_finished: jobs.finished,
+            jobs_panicked: jobs.panicked,
         }
     }
 }
@@ -366,13 +381,25 @@ pub struct Snapshot {
     pub lost_races: u64,
     /// Jobs that idle threads took from a heavy reactor.
     pub steals: u64,
-    /// Jobs that went through the slow lane.
+    /// Jobs that went through the slow lane, free ones included.
     pub offloads: u64,
     /// Looks of the sentinel at the reactors.
     pub samples: u64,
+    /// Free jobs that wait for a thread, see [`Control::spawn`].
+    pub jobs_waiting: usize,
+    /// Free jobs that were run to their end, or their panic.
+    pub jobs_finished: u64,
+    /// Free jobs that panicked.
+    pub jobs_panicked: u64,
 }
 
 impl Snapshot {
+    /// Connections that are being made, see [`Control::connect`].
+    #[must_use]
+    pub fn connecting(&self) -> usize {
+        self.reactors.iter().map(|reactor| reactor.connecting).sum()
+    }
+
     /// Connections that are open now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -398,7 +425,8 @@ pub struct Report {
     pub closed: Vec<(&'static str, u64)>,
     /// Threads that were left behind in a handler that did not return.
     pub stuck: usize,
-    /// Calls that were never made, because handlers that did not return held all threads.
+    /// Calls that were never made, because handlers that did not return held all threads; and free
+    /// jobs that had not begun.
     pub unserved: usize,
     /// Reactors that were taken over from a thread with a slow handler.
     pub take_overs: u64,

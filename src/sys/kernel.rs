@@ -51,6 +51,22 @@ pub(crate) trait Kernel: Send + 'static {
     /// How many connections wait to be accepted and how many may, where the system tells.
     fn waiting(&self, listener: &Self::Listener) -> Option<(u32, u32)>;
 
+    /// Begins to connect to `addr`; what becomes of it, [`Kernel::connected`] tells.
+    ///
+    /// # Errors
+    /// What the system knows at once: no route, no port left, no descriptor.
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// Starts to watch a stream that is being connected: a writable event when there is news.
+    fn watch_connecting(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()>;
+
+    /// Whether a stream that was being connected is; `false`: there is no answer yet, and an event
+    /// will tell. From then on [`Kernel::rewatch`] watches it as a connection.
+    ///
+    /// # Errors
+    /// Why it could not be connected.
+    fn connected(&mut self, stream: &mut Self::Stream) -> io::Result<bool>;
+
     /// Starts to watch a stream for input (and urgent input, where the platform tells).
     fn watch(&mut self, stream: &mut Self::Stream, token: usize) -> io::Result<()>;
 

@@ -176,6 +176,13 @@ impl Listener {
     }
 }
 
+/// Sets the options of a connection that we have opened ourselves: the defaults. Errors are dropped
+/// for the reasons that `Listener::tune` has.
+pub(super) fn tune_connected(stream: &Socket) {
+    let tuned = StreamOptions::default().apply(stream);
+    drop(tuned.and_then(|()| backend::set_no_sigpipe(stream)));
+}
+
 /// How many connections wait to be accepted, and how many may.
 ///
 /// # Errors

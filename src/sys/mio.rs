@@ -14,7 +14,7 @@ use bytes::{BufMut, BytesMut};
 use socket2::SockRef;
 
 use super::backend;
-use super::listen::tcp_queue;
+use super::listen::{tcp_queue, tune_connected};
 use super::{Event, Kernel, Listener};
 use crate::parts::mailbox::Wake;
 use crate::words::clock::{Clock, Time};
@@ -91,6 +91,41 @@ impl Kernel for MioKernel {
 
     fn waiting(&self, listener: &Listener) -> Option<(u32, u32)> {
         tcp_queue(listener).ok()
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {
+        loop {
+            match TcpStream::connect(addr) {
+                // The connection goes on to be made after a signal, but that socket is lost here.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn watch_connecting(&mut self, stream: &mut TcpStream, token: usize) -> io::Result<()> {
+        debug_assert_ne!(token, WAKE);
+        self.poll.registry().register(stream, Token(token), Interest::WRITABLE)
+    }
+
+    fn connected(&mut self, stream: &mut TcpStream) -> io::Result<bool> {
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+        let peer = rearming(stream, || stream.peer_addr().map_err(again_if_not_connected));
+        match peer {
+            // TCP connects a socket to itself if the system chose the very port that it asks for
+            // and nobody listens there ("simultaneous open", RFC 9293, 3.5).
+            Ok(peer) if stream.local_addr().is_ok_and(|local| local == peer) => {
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+            Ok(_) => {
+                tune_connected(&SockRef::from(&*stream));
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     #[inline]
@@ -197,6 +232,14 @@ fn rearming<T>(stream: &TcpStream, mut call: impl FnMut() -> io::Result<T>) -> i
         }
     });
     done.map_err(gone_if_forgotten)
+}
+
+/// A stream that is still being connected has no peer.
+fn again_if_not_connected(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::NotConnected {
+        return io::ErrorKind::WouldBlock.into();
+    }
+    error
 }
 
 /// poll(2): once a stream has reported POLLHUP or POLLERR, mio forgets it; a call that would block

@@ -72,9 +72,10 @@ impl fmt::Debug for ConnId {
 ///  63    57 56 55  32 31   0     31 30   11 10    0
 /// ┌────────┬──┬──────┬──────┐   ┌──┬───────┬───────┐
 /// │ 0      │0 │ slot │ gen. │   │0 │ slot  │ gen.  │   a connection
-/// ├────────┼──┼──────┴──────┤   ├──┼───────┴───────┤
-/// │ 0      │1 │ number      │   │1 │ number        │   a listener
-/// └────────┴──┴─────────────┘   └──┴───────────────┘
+/// ├────────┼──┼──────┴──────┤   ├──┼──┬────┴───────┤
+/// │ 0      │1 │ 0, number   │   │1 │0 │ number     │   a listener
+/// │ 0      │1 │ 1, number   │   │1 │1 │ number     │   an attempt to connect
+/// └────────┴──┴─────────────┘   └──┴──┴────────────┘
 /// ```
 ///
 /// No token comes near `usize::MAX`, which belongs to the waker. A short word has room for 11 bits
@@ -90,7 +91,12 @@ pub(crate) enum Token {
     },
     /// A listener: its number in its reactor.
     Listener(u16),
+    /// A socket of ours that is being connected: its number in its reactor, of 24 bits.
+    Attempt(u32),
 }
+
+/// How many attempts to connect a token can tell apart.
+pub(crate) const ATTEMPTS_MAX: u32 = 1 << 24;
 
 impl Token {
     /// The token of the connection `id`, within its reactor.
@@ -129,9 +135,14 @@ impl Layout {
         u32::MAX >> (32 - self.generation_bits)
     }
 
-    /// The bit that only listeners have.
+    /// The bit that only listeners and attempts have.
     const fn listener(self) -> u64 {
         1 << (self.slot_bits + self.generation_bits)
+    }
+
+    /// The bit that attempts have beside it.
+    const fn attempt(self) -> u64 {
+        self.listener() >> 1
     }
 
     fn pack(self, token: Token) -> u64 {
@@ -141,12 +152,21 @@ impl Layout {
                 ((slot as u64) << self.generation_bits) | u64::from(generation)
             }
             Token::Listener(number) => self.listener() | u64::from(number),
+            Token::Attempt(number) => {
+                debug_assert!(number < ATTEMPTS_MAX);
+                self.listener() | self.attempt() | u64::from(number)
+            }
         }
     }
 
     fn unpack(self, word: u64) -> Option<Token> {
         if word & self.listener() != 0 {
-            return u16::try_from(word ^ self.listener()).ok().map(Token::Listener);
+            let number = word ^ self.listener();
+            if number & self.attempt() == 0 {
+                return u16::try_from(number).ok().map(Token::Listener);
+            }
+            let number = u32::try_from(number ^ self.attempt()).ok();
+            return number.filter(|&number| number < ATTEMPTS_MAX).map(Token::Attempt);
         }
         let slot = usize::try_from(word >> self.generation_bits).ok()?;
         let low = u32::try_from(word & u64::from(u32::MAX)).ok()?;
@@ -171,14 +191,18 @@ mod tests {
         }
 
         #[test]
-        fn tokens_survive_packing(slot in 0..SLOTS_MAX, generation: u32, number: u16) {
+        fn tokens_survive_packing(
+            slot in 0..SLOTS_MAX, generation: u32, number: u16, attempt in 0..ATTEMPTS_MAX,
+        ) {
             for layout in [Layout::WIDE, Layout::NARROW] {
                 let slot = slot % (1 << layout.slot_bits);
                 let generation = generation & layout.mask();
                 let connection = Token::Connection { slot, generation };
-                for token in [connection, Token::Listener(number)] {
+                let attempt = Token::Attempt(attempt);
+                for token in [connection, Token::Listener(number), attempt] {
                     prop_assert_eq!(layout.unpack(layout.pack(token)), Some(token));
                 }
+                prop_assert_ne!(layout.pack(attempt), layout.pack(Token::Listener(number)));
                 prop_assert_ne!(layout.pack(connection), layout.pack(Token::Listener(number)));
             }
         }
@@ -196,9 +220,10 @@ mod tests {
     #[test]
     fn no_token_comes_near_the_word_of_the_waker() {
         assert_eq!(Token::unpack(usize::MAX), None);
-        let last = Token::Listener(u16::MAX);
-        assert!(Layout::WIDE.pack(last) < 1 << 57);
-        assert!(Layout::NARROW.pack(last) < u64::from(u32::MAX) - (1 << 30));
+        for last in [Token::Listener(u16::MAX), Token::Attempt(ATTEMPTS_MAX - 1)] {
+            assert!(Layout::WIDE.pack(last) < 1 << 57);
+            assert!(Layout::NARROW.pack(last) < u64::from(u32::MAX) - (1 << 29));
+        }
         let last = Token::Connection { slot: (1 << 20) - 1, generation: Layout::NARROW.mask() };
         assert_eq!(Layout::NARROW.pack(last), (1 << 31) - 1);
     }

@@ -173,6 +173,11 @@ impl Connection {
         }
     }
 
+    /// Gives it a gate before its session is made, for a handle that is asked for by then.
+    pub(crate) fn attach(&mut self, gate: Arc<Gate>) {
+        self.gate = Some(gate);
+    }
+
     /// Whether its session is in a job.
     #[inline]
     pub(crate) fn is_out(&self) -> bool {

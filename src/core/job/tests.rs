@@ -100,8 +100,8 @@ fn job(task: Task, input: &[u8], hand: Hand) -> Box<Job> {
 }
 
 fn run(job: Box<Job>) -> (Option<Box<dyn Session>>, BytesMut, Hand, bool) {
-    let Done { job, closed, panicked, .. } = job.run(&Nowhere, || Time::ZERO);
-    assert!(!closed, "it was to be served");
+    let Done { job, kind, panicked, .. } = job.run(&Nowhere, || Time::ZERO);
+    assert_eq!(kind, Kind::Served, "it was to be served");
     let Job { session, input, hand, .. } = *job;
     (session, input.bytes, hand, panicked)
 }
@@ -228,7 +228,7 @@ fn a_last_call_may_panic_and_so_may_the_drops_after_it() {
         let mut job = job(Task::Close(reason), b"", hand(Verdict::Open));
         job.session = Some(session);
         let done = job.run(&Nowhere, || Time::ZERO);
-        assert!(done.closed, "a close serves nothing");
+        assert_eq!(done.kind, Kind::Closed, "a close serves nothing");
         done.panicked
     };
     assert!(!close(Cause::Closed, false));
@@ -295,4 +295,23 @@ fn what_a_drop_panics_with_is_dropped_too_but_not_for_ever() {
     }
     discard(Box::new(Endless));
     assert!((2..=8).contains(&DROPS.load(SeqCst)), "given up after some drops");
+}
+
+#[test]
+fn calls_that_panic_or_are_dropped_harm_nobody() {
+    struct Explosive;
+    impl Drop for Explosive {
+        fn drop(&mut self) {
+            panic!("as told");
+        }
+    }
+    let held = Explosive;
+    let free = Job::free(Call::new(move || drop(held))).run(&Nowhere, || Time::ZERO);
+    assert!(free.panicked && free.kind == Kind::Free && !free.kind.has_connection());
+    let mut job = Job::blank();
+    job.task = Task::Call(Call::new(|| {}));
+    let done = job.run(&Nowhere, || Time::ZERO);
+    assert!(!done.panicked && done.kind == Kind::Called);
+    let held = Explosive;
+    drop(Call::new(move || drop(held)));
 }

@@ -123,10 +123,17 @@ impl Admission {
             when_full: Policy::new(listener.when_full),
             when_too_fast: Policy::new(listener.when_too_fast),
         };
+        // The number after those of the listeners is that of all that the program opens itself.
+        let outbound = Entrance {
+            gauge: Gauge::new(None),
+            pace: Pace::new(None),
+            when_full: Policy::new(WhenFull::Pause),
+            when_too_fast: Policy::new(WhenFull::Pause),
+        };
         Admission {
             server: Gauge::new(Some(settings.connections_max)),
             pace: Pace::new(settings.accept_rate),
-            entrances: settings.listeners.iter().map(entrance).collect(),
+            entrances: settings.listeners.iter().map(entrance).chain([outbound]).collect(),
             clients,
             settings: Mutex::new(settings),
         }
@@ -173,6 +180,17 @@ impl Admission {
         }
         own.sub();
         Err(Full::Server)
+    }
+
+    /// How connections come that the program opens itself.
+    pub(crate) fn outbound(&self) -> Via {
+        let number = u16::try_from(self.entrances.len() - 1);
+        Via::door(number.expect("listeners are counted in 15 bits"))
+    }
+
+    /// A place for one that the program opens itself: it counts against the server's maximum.
+    pub(crate) fn try_dial(&self) -> Option<Permit> {
+        self.try_admit(self.outbound().listener()).ok()
     }
 
     /// Which maximum one of `listener` would meet now, as far as a look can tell.

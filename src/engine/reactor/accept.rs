@@ -69,11 +69,6 @@ impl<K: Kernel> Reactor<K> {
                 return Some(job);
             }
         }
-        while let Some(alarm) = self.next_alarm() {
-            if let Some(job) = self.dispatch(alarm) {
-                return Some(job);
-            }
-        }
         while self.accept.door < self.doors.len() {
             let index = self.accept.door;
             while self.accept.taken < self.io.common.limits.accepts_per_turn {

@@ -181,13 +181,18 @@ impl<K: Kernel> Reactor<K> {
         Some(self.look_at(index, None, guest))
     }
 
-    /// The connection that may be ended for another one that comes through `listener`: of that one,
-    /// if that is what is full.
+    /// The connection that may be ended for another one that comes through `listener`: one of that
+    /// listener, if that is what is full.
     fn idlest(&mut self, full: Full, listener: u16) -> Option<ConnId> {
-        let of_own = |via: Via| full == Full::Server || via.listener() == listener;
+        // What the program opened itself is not for clients to take away.
+        let outbound = self.io.common.admission.outbound().listener();
+        let may_go = |via: Via| match full {
+            Full::Listener => via.listener() == listener,
+            Full::Server => via.listener() != outbound,
+        };
         let now = self.io.now;
         let window = self.table.window(self.evict_from, WINDOW);
-        let keys = window.filter(|(_, entry)| of_own(entry.door));
+        let keys = window.filter(|(_, entry)| may_go(entry.door));
         let keys = keys.filter_map(|(id, entry)| {
             Some((entry.conn.idle_key(now, self.io.rules(entry.door))?, id))
         });

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::Reactor;
 use super::stream::May;
-use crate::core::job::{Done, Input, Job};
+use crate::core::job::{Done, Input, Job, Kind};
 use crate::sys::Kernel;
 use crate::words::id::ConnId;
 
@@ -17,15 +17,18 @@ const QUICK: Duration = Duration::from_micros(250);
 impl<K: Kernel> Reactor<K> {
     /// A job is over.
     pub(super) fn take_back(&mut self, done: Done) {
-        let Done { mut job, closed, panicked, took } = done;
+        let Done { mut job, kind, panicked, took } = done;
         let id = job.hand.id;
         self.io.counters.panics += u64::from(panicked);
-        if closed {
-            self.farewells_out -= 1;
-        } else {
-            self.take_session_back(id, &mut job, panicked);
-            if let Some(took) = took {
-                self.learn_time(id, took);
+        match kind {
+            Kind::Closed => self.farewells_out -= 1,
+            Kind::Called => self.dials.handle_called(),
+            Kind::Free => {}
+            Kind::Served => {
+                self.take_session_back(id, &mut job, panicked);
+                if let Some(took) = took {
+                    self.learn_time(id, took);
+                }
             }
         }
         self.io.keep_blank(job);

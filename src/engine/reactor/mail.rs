@@ -24,9 +24,9 @@ impl<K: Kernel> Reactor<K> {
         for letter in letters.drain(..) {
             match letter {
                 Letter::Done { done, overtaken } => {
-                    let id = done.job.hand.id;
+                    let (id, kind) = (done.job.hand.id, done.kind);
                     self.take_back(done);
-                    if overtaken {
+                    if overtaken && kind.has_connection() {
                         self.learn_overtaken(id);
                     }
                 }
@@ -37,6 +37,7 @@ impl<K: Kernel> Reactor<K> {
                     self.doors.iter_mut().for_each(|door| door.handle_release(freed));
                 }
                 Letter::Order(order) => self.follow(&order),
+                Letter::Asked => self.take_requests(),
             }
         }
         self.letters = letters;
@@ -69,7 +70,10 @@ impl<K: Kernel> Reactor<K> {
             Order::Resume => self.doors.iter_mut().for_each(super::Door::resume),
             Order::Drain(spread) => self.drain(*spread),
             Order::Stop => self.stop(),
-            Order::Abandon => self.course = Course::Abandon,
+            Order::Abandon => {
+                self.course = Course::Abandon;
+                self.give_up_dials();
+            }
             Order::Snapshot(reply) => {
                 // The asker may have given up waiting.
                 let _gone = reply.send(self.snapshot()).is_err();
@@ -82,12 +86,14 @@ impl<K: Kernel> Reactor<K> {
             return;
         }
         self.course = Course::Drain;
+        self.give_up_dials();
         self.doors.iter_mut().for_each(super::Door::close_when_empty);
         self.farewells = Some(Farewells::new(self.table.ids(), self.io.now, spread));
     }
 
     pub(super) fn stop(&mut self) {
         self.course = Course::Stop;
+        self.give_up_dials();
         self.close_doors();
         self.with_each(|conn, _, _| conn.die(Cause::ServerStopped));
     }

@@ -2,10 +2,10 @@
 //! holds it turns. All `&mut self`: no record has a lock or an atomic.
 //!
 //! ```text
-//!  sleep ─▶ mail ─▶ accept ─▶ run ─▶ expire ─▶ reap ─┐
-//!    ▲                │        │       │         │    │   every phase is bounded
-//!    │                └── Job ─┴─ Job ─┴── Job ──┘    │   and can be left in the middle
-//!    └────────────────────────────────────────────────┘
+//!  sleep ─▶ mail ─▶ dial ─▶ accept ─▶ run ─▶ expire ─▶ reap ─┐
+//!    ▲               │         │        │                │    │   every phase is bounded
+//!    │               └── Job ──┴── Job ─┴────── Job ─────┘    │   and can be left in the middle
+//!    └────────────────────────────────────────────────────────┘
 //! ```
 
 mod accept;
@@ -13,6 +13,7 @@ mod admit;
 mod apply;
 mod door;
 mod drain;
+mod dial;
 mod mail;
 mod reap;
 mod ring;
@@ -32,7 +33,7 @@ use super::counters::{Counters, ReactorSnapshot};
 use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
 use crate::core::conn::{Connection, Lapse};
-use crate::core::job::{Done, Job};
+use crate::core::job::{Done, Job, Kind};
 use crate::core::limits::{Permit, Via};
 use crate::parts::table::Table;
 use crate::sys::{Event, Kernel};
@@ -53,6 +54,8 @@ pub(crate) struct Reactor<K: Kernel> {
     /// Jobs were read ahead, and some may still stand in the port's deque.
     ahead: bool,
     doors: Vec<Door<K>>,
+    /// Connections that it is making, and calls that were asked of it.
+    dials: dial::Dials<K>,
     accept: accept::Cursor,
     /// From which slot on a connection that makes room is looked for.
     evict_from: usize,
@@ -78,6 +81,7 @@ enum Phase {
     Sleep,
     Poll(Option<Duration>),
     Mail,
+    Dial,
     Accept,
     Run,
     Expire,
@@ -172,6 +176,7 @@ impl<K: Kernel> Reactor<K> {
             batch: 0,
             ahead: false,
             doors,
+            dials: dial::Dials::default(),
             accept: accept::Cursor::default(),
             evict_from: 0,
             ring: Ring::default(),
@@ -209,7 +214,11 @@ impl<K: Kernel> Reactor<K> {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn permits(&self) -> impl Iterator<Item = (Via, std::net::IpAddr)> {
         let inside = self.table.iter().map(|(_, entry)| (entry.door, entry.conn.peer_ip()));
-        inside.chain(self.newcomers.iter().map(Newcomer::permit))
+        let newcomers = self.newcomers.iter().map(Newcomer::permit);
+        let outbound = self.io.common.admission.outbound();
+        let nobody = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let dials = std::iter::repeat_n((outbound, nobody), self.dials.permit_count());
+        inside.chain(newcomers).chain(dials)
     }
 
     /// Waits for something to do: the only phase that may block.
@@ -237,7 +246,8 @@ impl<K: Kernel> Reactor<K> {
     /// Before a timer fires after a poll that told nothing, the kernel is asked once more: the
     /// process may have been stopped meanwhile, and what arrived comes before what is late.
     fn look_again(&mut self) -> io::Result<()> {
-        let late = self.io.wheel.next_deadline().is_some_and(|deadline| deadline <= self.io.now);
+        let next = self.io.wheel.next_deadline().into_iter().chain(self.dials.next_deadline());
+        let late = next.min().is_some_and(|deadline| deadline <= self.io.now);
         if late && self.events.is_empty() {
             return self.io.kernel.poll(Some(Duration::ZERO), &mut self.events);
         }
@@ -249,12 +259,13 @@ impl<K: Kernel> Reactor<K> {
         // Newcomers too: mail is also read after the accept phase, by a heavy reactor.
         let io = &self.io;
         let waits = !io.ready.is_empty() || !io.doomed.is_empty() || !self.newcomers.is_empty();
-        if waits || self.ring.is_due() || self.doors.iter().any(Door::wants) {
+        if waits || self.dials.are_ready() || self.doors.iter().any(Door::wants) {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
         let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
-        let others = retry.into_iter().chain(farewell).chain(self.ring.review_at());
+        let others = retry.into_iter().chain(farewell).chain(self.dials.next_deadline());
+        let others = others.chain(self.ring.review_at());
         let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
@@ -281,6 +292,9 @@ impl<K: Kernel> Reactor<K> {
                         entry.conn.handle_hangup();
                     }
                     self.io.enqueue(id, entry);
+                }
+                Some(Token::Attempt(number)) => {
+                    self.io.counters.stale += u64::from(!self.dials.handle_event(number, &event));
                 }
                 None => {}
             }
@@ -391,13 +405,14 @@ impl<K: Kernel> Reactor<K> {
     /// Whether nothing is left that this reactor would have to wait for.
     fn is_over(&self) -> bool {
         if self.course == Course::Abandon {
-            return true;
+            return self.dials.are_called();
         }
         // Through an open door of any reactor a connection may still come for this one.
         self.course != Course::Serve
             && self.table.is_empty()
             && (self.farewells_out == 0 || cfg!(switchboard_sim_mutant = "farewell_unheeded"))
             && self.newcomers.is_empty()
+            && self.dials.are_over()
             && !self.io.common.has_open_doors()
             && !self.desk.mailbox.has_mail()
     }
@@ -414,9 +429,12 @@ impl<K: Kernel> Reactor<K> {
         ReactorSnapshot {
             reactor: self.port.index(),
             connections: self.table.len(),
+            connecting: self.dials.count() + self.desk.asked_count(),
             handlers_out: self.table.iter().filter(|(_, entry)| entry.conn.is_out()).count(),
             waiting: self.waiting(),
             opened: counters.opened,
+            dialed: counters.dialed,
+            dial_failures: counters.dial_failures,
             closed: counters.closed_by_label(),
             jobs: counters.jobs,
             turns: counters.turns,
@@ -477,9 +495,10 @@ impl<K: Kernel> Leased for Reactor<K> {
                 Phase::Mail => {
                     self.receive_mail();
                     self.say_goodbye();
-                    self.begin_accepting();
+                    self.begin_dialing();
                     None
                 }
+                Phase::Dial => self.dial_ready(),
                 Phase::Accept => self.accept_ready(),
                 Phase::Run => self.run_ready(),
                 Phase::Expire => self.expire_timers(),
@@ -504,6 +523,10 @@ impl<K: Kernel> Leased for Reactor<K> {
     }
 
     fn post(desk: &Arc<Desk<K>>, done: Done, overtaken: bool) {
+        // Nobody waits for a free job.
+        if done.kind == Kind::Free {
+            return;
+        }
         desk.mailbox.post(Letter::Done { done, overtaken });
     }
 }

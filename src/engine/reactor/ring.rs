@@ -1,15 +1,14 @@
-//! Alarms as one reactor sees them: noticed where limits are met, told in a job of their own.
+//! Alarms as one reactor sees them: noticed where limits are met, told in calls of their own.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Reactor;
-use crate::core::job::{Job, Task};
+use crate::core::job::Call;
 use crate::core::limits::{Admission, Alarm, AlarmKind, Told};
 use crate::engine::desk::{Bell, Common};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::id::{ConnId, SLOTS_MAX};
 use crate::words::sync::Arc;
 
 /// What one reactor has to tell, and when it has to look again.
@@ -19,8 +18,6 @@ pub(super) struct Ring {
     reviews: Vec<(AlarmKind, Time)>,
     /// When the queues of clients that wait may be looked at again: each look is a system call.
     look_at: Time,
-    /// How many were told, for their jobs to have names of their own.
-    told: u32,
     /// Somebody has come since then, or may have.
     looks: bool,
 }
@@ -29,11 +26,6 @@ pub(super) struct Ring {
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Ring {
-    /// Whether somebody is to be told now.
-    pub(super) fn is_due(&self) -> bool {
-        !self.due.is_empty()
-    }
-
     /// When it has to look again.
     pub(super) fn review_at(&self) -> Option<Time> {
         let look_at = self.looks.then_some(self.look_at);
@@ -62,6 +54,7 @@ impl<K: Kernel> Reactor<K> {
         let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
         let told = bell.alarms.meet(kind, counts, who, self.io.now);
         self.ring.note(told, kind, (bell, admission), self.io.now);
+        self.tell_alarms();
     }
 
     /// At the end of a turn: whether there are as many connections as to worry, or no longer.
@@ -70,6 +63,7 @@ impl<K: Kernel> Reactor<K> {
         if bell.alarms.concerns(admission.count(), admission.max()) {
             let told = bell.alarms.weigh(admission, self.io.now);
             self.ring.note(told, AlarmKind::Connections, (bell, admission), self.io.now);
+            self.tell_alarms();
         }
     }
 
@@ -81,6 +75,7 @@ impl<K: Kernel> Reactor<K> {
             let told = bell.alarms.review(kind, admission, now);
             self.ring.note(told, kind, (bell, admission), now);
         }
+        self.tell_alarms();
     }
 
     /// At the end of a turn: the queues of doors that hold clients back.
@@ -102,20 +97,15 @@ impl<K: Kernel> Reactor<K> {
                 self.ring.note(told, AlarmKind::Backlog, (bell, admission), now);
             }
         }
+        self.tell_alarms();
     }
 
-    /// The job that tells of the next alarm. It goes through the slow lane: nobody knows how long
-    /// it takes.
-    pub(super) fn next_alarm(&mut self) -> Option<Box<Job>> {
-        let alarm = self.ring.due.pop()?;
-        let tell = Arc::clone(&self.io.common.bell.as_ref()?.tell);
-        self.farewells_out += 1;
-        self.ring.told = self.ring.told.wrapping_add(1);
-        let mut job = self.io.blank();
-        // The last slot of all: it names no connection.
-        job.hand.id = ConnId::new(self.port.index(), SLOTS_MAX - 1, self.ring.told);
-        job.task = Task::Call(Box::new(move || tell(&alarm)));
-        job.timed = true;
-        Some(job)
+    /// Has those told who want to know.
+    fn tell_alarms(&mut self) {
+        let Some(bell) = &self.io.common.bell else { return };
+        for alarm in self.ring.due.drain(..) {
+            let tell = Arc::clone(&bell.tell);
+            self.dials.push_call(Call::new(move || tell(&alarm)));
+        }
     }
 }

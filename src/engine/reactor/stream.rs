@@ -87,7 +87,8 @@ impl<K: Kernel> Io<K> {
             pool: BufferPool::new(limits.read_chunk_bytes, limits.pool_retained_max),
             blanks: Vec::new(),
             habits: vec![Habit::default(); listeners],
-            priors: vec![Prior::new(); listeners],
+            // One more for connections that we open.
+            priors: vec![Prior::new(); listeners + 1],
             pressure: Pressure::Calm,
             counters: Counters::default(),
             kernel,

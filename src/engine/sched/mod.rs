@@ -41,7 +41,7 @@ use crate::words::sync::Arc;
 pub(crate) use drive::{Driver, Stage, Where};
 #[cfg(not(loom))]
 pub(crate) use {
-    port::Port,
+    port::{Port, SideDoor},
     running::{Running, Scheduler},
     stats::Stats,
 };

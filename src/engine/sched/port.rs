@@ -83,3 +83,32 @@ impl<J> fmt::Debug for Port<J> {
         f.debug_struct("Port").field("index", &self.index).finish_non_exhaustive()
     }
 }
+
+/// The way into the slow lane for those who have no reactor.
+#[cfg(not(loom))]
+pub(crate) struct SideDoor<J> {
+    pool: Arc<Pool<J>>,
+}
+
+#[cfg(not(loom))]
+impl<J> SideDoor<J> {
+    pub(super) fn new(pool: Arc<Pool<J>>) -> Self {
+        SideDoor { pool }
+    }
+
+    /// Gives a job to the slow lane. What it leaves is posted to the first reactor, like that of a
+    /// job which belongs there.
+    ///
+    /// # Errors
+    /// Gives the job back if no threads serve the slow lane.
+    pub(crate) fn offload(&self, job: J) -> Result<(), J> {
+        self.pool.offload(0, job)
+    }
+}
+
+#[cfg(not(loom))]
+impl<J> fmt::Debug for SideDoor<J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SideDoor")
+    }
+}

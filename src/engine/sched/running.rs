@@ -10,7 +10,7 @@ use super::pool::Pool;
 use super::sentinel::Sentinel;
 use super::stats::{Stats, StatsSnapshot};
 use super::worker::Shared;
-use super::{Leased, Mode, Port, SchedConfig};
+use super::{Leased, Mode, Port, SchedConfig, SideDoor};
 use crate::words::clock::Clock;
 use crate::words::sync::thread::{Builder, JoinHandle};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait_timeout};
@@ -98,6 +98,12 @@ impl<R: Leased> Scheduler<R> {
         Arc::clone(&self.pool.stats)
     }
 
+    /// The way into the slow lane, for as long as anybody wants to use it.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn side_door(&self) -> SideDoor<R::Job> {
+        SideDoor::new(Arc::clone(&self.pool))
+    }
+
     /// What the threads share, for a driver that plays them.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn into_shared(self, reactors: Vec<R>) -> Shared<R> {
@@ -143,6 +149,12 @@ impl<R: Leased> Running<R> {
     /// The counters, for as long as anybody wants to read them.
     pub(crate) fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.crew.shared.pool.stats)
+    }
+
+    /// The way into the slow lane, for as long as anybody wants to use it. After
+    /// [`Running::join`] nobody runs what is put there.
+    pub(crate) fn side_door(&self) -> SideDoor<R::Job> {
+        SideDoor::new(Arc::clone(&self.crew.shared.pool))
     }
 
     /// Waits until every reactor has stopped, for `patience` at the longest, and then ends all

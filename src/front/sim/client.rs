@@ -36,7 +36,7 @@ pub(super) struct Client {
 /// How it was for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Nobody listened.
+    /// Nobody listened, or the server never came.
     Refused,
     /// The server finished, and so did we.
     Eof,
@@ -103,12 +103,23 @@ impl Client {
         }
     }
 
+    /// One that the server connects to, by way of this route.
+    pub(super) fn behind(plan: &Plan, random: Random, id: usize) -> Client {
+        let mut client = Client::draw(plan, random);
+        client.act_at = plan.epoch;
+        client.prepare(id);
+        client
+    }
+
     /// When it can do something next; `None` if it waits for the server.
     pub(super) fn acts_at(&self, net: &Net) -> Option<Time> {
         if self.end.is_some() {
             return None;
         }
         let Some(id) = self.socket else { return Some(self.act_at) };
+        if net.routes.get(id).is_some_and(|route| !route.is_taken()) {
+            return net.routes[id].over.then_some(self.act_at);
+        }
         let acts = self.reads(net, id) || self.may_send(net, id) > 0 || self.leaves(net, id);
         acts.then_some(self.act_at)
     }
@@ -117,6 +128,10 @@ impl Client {
     pub(super) fn step(&mut self, net: &mut Net) {
         self.act_at = net.now + self.random_pace();
         let Some(id) = self.socket else { return self.connect(net) };
+        if net.routes.get(id).is_some_and(|route| !route.is_taken()) {
+            self.end = Some(End::Refused);
+            return;
+        }
         if self.leaves(net, id) {
             self.leave(net, id);
         } else if self.reads(net, id) {
@@ -171,6 +186,11 @@ impl Client {
             self.end = Some(End::Refused);
             return;
         };
+        self.prepare(id);
+    }
+
+    /// It has this socket, and says what it has to say.
+    fn prepare(&mut self, id: usize) {
         self.socket = Some(id);
         for (number, &(op, len)) in (0..).zip(&self.script.frames) {
             let payload = frame(op, id, number, len);

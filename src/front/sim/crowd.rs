@@ -2,7 +2,7 @@
 //! that no alarm rings all the time.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::engine::desk::TellAlarm;
 use crate::words::clock::Time;
 use crate::words::config::{Rate, WhenFull};
 use crate::words::sync::lock;
+
+/// Where connections come from that the server opens itself.
+pub(super) const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What was held at the last look.
 #[derive(Debug, Default)]
@@ -48,7 +51,8 @@ impl Crowd {
         there: &[(Via, IpAddr)],
     ) -> Result<(), String> {
         let settings = admission.settings();
-        let mut listeners = vec![0; settings.listeners.len()];
+        // And one for all that the server opens itself.
+        let mut listeners = vec![0; settings.listeners.len() + 1];
         let mut clients = BTreeMap::new();
         for (via, ip) in there {
             listeners[via.index()] += 1;

@@ -18,6 +18,9 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
     let facts = &socket.facts;
     claim(client.end.is_some(), "the client has not come to an end")?;
     claim(socket.end != ServerEnd::Held, "the server still holds it")?;
+    if net.is_unconnected(id) {
+        return claim(life.made == 0, "a handler for a connection that was never made");
+    }
     let accepted = facts.closed_at.is_some();
     if !accepted {
         return claim(life.made == 0, "a handler for a connection that nobody accepted");

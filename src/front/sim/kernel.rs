@@ -161,16 +161,8 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             }
             return Err(ErrorKind::WouldBlock.into());
         };
-        net.sockets[id].end = ServerEnd::Held;
-        let now = net.now;
-        net.sockets[id].facts.accepted_at = Some(now);
-        net.sockets[id].facts.heard_at = now;
-        net.held.push(id);
+        net.hold(id);
         net.check_pace(listener.id);
-        if net.held.len() > net.doorman.held_max {
-            let (held, max) = (net.held.len(), net.doorman.held_max);
-            net.fail(format!("{held} connections, but {max} allowed"));
-        }
         net.note(Note::Accepted(listener.id, id));
         let stream = SimStream { net: Arc::clone(&self.net), id, closed: false };
         Ok((stream, addr_of(id)))
@@ -178,6 +170,41 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
 
     fn waiting(&self, _: &Self::Listener) -> Option<(u32, u32)> {
         None
+    }
+
+    fn connect(&mut self, addr: SocketAddr) -> io::Result<SimStream> {
+        let mut net = lock(&self.net);
+        let id = id_of(addr);
+        if net.strikes(|faults| faults.exhausted) || !net.connect_out(id) {
+            return Err(ErrorKind::NetworkUnreachable.into());
+        }
+        Ok(SimStream { net: Arc::clone(&self.net), id, closed: false })
+    }
+
+    fn watch_connecting(&mut self, stream: &mut SimStream, token: usize) -> io::Result<()> {
+        self.watch(stream, token)?;
+        if let Some(watch) = &mut lock(&self.net).sockets[stream.id].watch {
+            (watch.readable, watch.writable) = (false, true);
+        }
+        Ok(())
+    }
+
+    fn connected(&mut self, stream: &mut SimStream) -> io::Result<bool> {
+        let (mut net, id) = (lock(&self.net), stream.id);
+        self.check(&mut net, id, "connected");
+        match net.routes[id].answered {
+            None => {
+                net.sockets[id].watch.iter_mut().for_each(Watch::rearm);
+                Ok(false)
+            }
+            Some(false) => Err(ErrorKind::ConnectionRefused.into()),
+            Some(true) if net.sockets[id].reset_up => Err(ErrorKind::ConnectionReset.into()),
+            Some(true) => {
+                net.routes[id].connected = true;
+                net.note(Note::Server(id, Verb::Connect));
+                Ok(true)
+            }
+        }
     }
 
     fn watch(&mut self, stream: &mut SimStream, token: usize) -> io::Result<()> {
@@ -208,7 +235,12 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             return Err(ErrorKind::OutOfMemory.into());
         }
         net.note(Note::Server(stream.id, Verb::Rewatch));
+        let known = net.routes.get(stream.id).is_some_and(|route| route.connected);
         match &mut net.sockets[stream.id].watch {
+            // What was being connected is a connection from now on.
+            Some(watch) if !watch.readable && known => {
+                *watch = Watch { writable: room, ..Watch::new(self.poll, token) };
+            }
             Some(watch) if watch.token == token => {
                 watch.writable = room;
                 watch.withheld_until = Time::ZERO;
@@ -342,13 +374,17 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         let dispensable = facts.turned_away || net.doorman.evicts;
         let lingered = waited.is_some_and(|waited| waited >= net.linger);
         let discarded = facts.read_bytes > net.linger_bytes;
-        if !over && !lingered && !discarded && !dispensable {
+        let unconnected = net.is_unconnected(id);
+        if !over && !lingered && !discarded && !unconnected && !dispensable {
             net.fail(format!(
                 "socket {id} was closed before its client or time had come to an end"
             ));
         }
         net.sockets[id].facts.lingered_out = !over;
         self.part(id, &mut net, Verb::Close);
+        if unconnected {
+            net.routes[id].over = true;
+        }
         let unread = !net.sockets[id].up.queue.is_empty();
         net.sockets[id].up.queue.clear();
         if unread {

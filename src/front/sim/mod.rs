@@ -14,11 +14,13 @@
 mod app;
 mod client;
 mod crowd;
+mod dialer;
 mod judge;
 mod kernel;
 mod net;
 mod plan;
 mod random;
+mod route;
 mod trace;
 mod world;
 
@@ -51,6 +53,10 @@ pub struct Summary {
     pub offloads: u64,
     /// Panics of user code.
     pub panics: u64,
+    /// Connections that the server has made itself.
+    pub dialed: u64,
+    /// Those that it was asked for and could not make.
+    pub dial_failures: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::crowd::Doorman;
 use super::plan::{Arming, Faults, Plan};
+
 use super::random::{Odds, Random};
+use super::route::Route;
 use super::trace::{Note, Trace, Verb};
 use crate::sys::Event;
 use crate::words::clock::Time;
@@ -21,7 +23,10 @@ pub(super) struct Net {
     pub(super) failure: Option<String>,
     pub(super) arming: Arming,
     pub(super) short_read_drains: bool,
+    /// The first of them are those that the server may connect to.
     pub(super) sockets: Vec<Socket>,
+    /// What lies behind the first of the sockets.
+    pub(super) routes: Vec<Route>,
     pub(super) listeners: Vec<Listener>,
     pub(super) polls: Vec<Poll>,
     /// The system has no descriptors until then.
@@ -101,6 +106,8 @@ pub(super) struct Pipe {
 pub(super) struct Watch {
     pub(super) poll: usize,
     pub(super) token: usize,
+    /// Not while it is being connected: then errors are told and no input.
+    pub(super) readable: bool,
     pub(super) writable: bool,
     /// Edges: something has arrived since the last event.
     pub(super) pending: bool,
@@ -170,7 +177,8 @@ impl Net {
             failure: None,
             arming: plan.arming,
             short_read_drains: plan.short_read_drains,
-            sockets: Vec::new(),
+            sockets: plan.routes.iter().map(|_| Socket::new(plan.epoch)).collect(),
+            routes: plan.routes.clone(),
             listeners: Vec::new(),
             polls: vec![Poll::default(); plan.sched.reactors],
             exhausted_until: Time::ZERO,
@@ -328,6 +336,9 @@ impl Net {
 
     /// When something of this socket arrives next.
     pub(super) fn arrives_at(&self, id: usize) -> Option<Time> {
+        if let Some(route) = self.routes.get(id).filter(|route| route.answered.is_none()) {
+            return route.answer_at.filter(|&at| at != Time::NEVER && !route.over);
+        }
         let Socket { up, down, .. } = &self.sockets[id];
         up.arrives_at().into_iter().chain(down.arrives_at()).min()
     }
@@ -335,7 +346,9 @@ impl Net {
     /// Lets something arrive.
     pub(super) fn deliver(&mut self, id: usize) {
         let now = self.now;
-        if self.sockets[id].up.arrives_at().is_some_and(|at| at <= now) {
+        if self.routes.get(id).is_some_and(|route| route.answered.is_none()) {
+            self.answer(id);
+        } else if self.sockets[id].up.arrives_at().is_some_and(|at| at <= now) {
             self.deliver_up(id);
         } else if self.sockets[id].down.arrives_at().is_some_and(|at| at <= now) {
             self.deliver_down(id);
@@ -407,6 +420,14 @@ impl Net {
     /// What the state of a socket amounts to, whoever watches for what.
     pub(super) fn level(&self, id: usize) -> Event {
         let Socket { up, down, reset_up, .. } = &self.sockets[id];
+        match self.routes.get(id).map(|route| route.answered) {
+            Some(None) => return Event::default(),
+            Some(Some(false)) => {
+                let (readable, writable, drain, hangup) = (true, true, true, true);
+                return Event { token: 0, readable, writable, drain, hangup };
+            }
+            Some(Some(true)) | None => {}
+        }
         Event {
             token: 0,
             readable: !up.queue.is_empty() || up.fin_arrived || *reset_up,
@@ -422,7 +443,8 @@ impl Net {
             Arming::Edge => (watch.pending, watch.pending && watch.writable),
             Arming::Told => (watch.armed_in, watch.armed_out && watch.writable),
         };
-        let readable = level.readable && input;
+        let failed = level.readable && level.writable && level.drain;
+        let readable = level.readable && input && (watch.readable || failed);
         let writable = level.writable && room;
         let (drain, hangup) = (level.drain, level.hangup);
         let event = Event { token: watch.token, readable, writable, drain, hangup };
@@ -590,6 +612,7 @@ impl Watch {
         Watch {
             poll,
             token,
+            readable: true,
             writable: false,
             pending: true,
             armed_in: true,

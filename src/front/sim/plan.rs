@@ -1,10 +1,13 @@
 //! `Plan`: all that a seed decides in advance: the server, its clients, and what goes wrong.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::random::{Odds, Random};
+use super::route::{Fate, Route};
+use crate::engine::desk::DialTimes;
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
 use crate::words::config::{Idle, Limits, Listening, Placement, Rate, Timeouts, WhenFull};
@@ -17,6 +20,10 @@ pub(super) struct Plan {
     pub(super) placement: Placement,
     pub(super) listening: Vec<Listening>,
     pub(super) clients: usize,
+    /// What lies behind the addresses that the server may connect to.
+    pub(super) routes: Vec<Route>,
+    /// The requests to connect; each has some of the addresses to itself.
+    pub(super) dials: Vec<DialPlan>,
     pub(super) arming: Arming,
     /// The kernel's promise about short reads.
     pub(super) short_read_drains: bool,
@@ -34,6 +41,16 @@ pub(super) struct Plan {
     pub(super) window: usize,
     /// The most that a byte travels.
     pub(super) latency: Duration,
+}
+
+/// One request to connect.
+#[derive(Clone, Debug)]
+pub(super) struct DialPlan {
+    pub(super) start: Duration,
+    pub(super) routes: Range<usize>,
+    pub(super) times: DialTimes,
+    /// Who asks wants to be called.
+    pub(super) then: bool,
 }
 
 /// When a poll tells of a source again.
@@ -144,6 +161,8 @@ impl Plan {
         let short_read_drains = random.one_in(3);
         let edge = short_read_drains || random.one_in(3);
         let arming = if edge { Arming::Edge } else { Arming::Told };
+        let storm = MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1);
+        let (routes, dials) = dials(random, storm);
         let sched = sched(random);
         let limits = limits(random);
         let listening = (0..random.size(1, 2)).map(|_| listening(random, &limits)).collect();
@@ -166,7 +185,9 @@ impl Plan {
             },
             spread: MILLI * u32::try_from(random.size(0, 3) * random.size(0, 60)).unwrap_or(0),
             epoch: epoch(random),
-            storm: MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1),
+            storm,
+            routes,
+            dials,
             step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
             window: random.magnitude(64, 16 << 10),
             latency: MICRO * u32::try_from(random.magnitude(1, 4_000)).unwrap_or(1),
@@ -269,6 +290,37 @@ fn hurry(random: &mut Random, timeouts: &mut Timeouts) {
     timeouts.idle = Idle::After(time());
     timeouts.frame_rate_min = if random.one_in(2) { 0 } else { 10_000 };
     timeouts.idle_counts_sent = random.one_in(2);
+}
+
+fn dials(random: &mut Random, storm: Duration) -> (Vec<Route>, Vec<DialPlan>) {
+    let (mut routes, mut dials) = (Vec::new(), Vec::new());
+    let storm = u64::try_from(storm.as_nanos()).unwrap_or(u64::MAX);
+    let count = if random.one_in(3) { 0 } else { random.size(1, 6) };
+    for _ in 0..count {
+        let first = routes.len();
+        for _ in 0..random.size(1, 4) {
+            let fate = match random.below(10) {
+                0 => Fate::Unreachable,
+                1 | 2 => Fate::Refuses,
+                3 => Fate::Silent,
+                4 => Fate::Resets,
+                _ => Fate::Accepts,
+            };
+            let delay = MICRO * u32::try_from(random.magnitude(1, 60_000)).unwrap_or(1);
+            routes.push(Route::new(fate, delay));
+        }
+        let millis = |count: usize| MILLI * u32::try_from(count).unwrap_or(1);
+        dials.push(DialPlan {
+            start: Duration::from_nanos(random.range(0, storm)),
+            routes: first..routes.len(),
+            times: DialTimes {
+                timeout: millis(random.magnitude(1, 400)),
+                delay: millis(random.magnitude(1, 100)),
+            },
+            then: random.one_in(2),
+        });
+    }
+    (routes, dials)
 }
 
 fn faults(random: &mut Random) -> Faults {

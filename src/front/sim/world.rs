@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::app::App;
 use super::client::Client;
-use super::crowd::{Crowd, Ear};
+use super::crowd::{Crowd, Ear, NOBODY};
+use super::dialer::Dialed;
 use super::judge::judge;
 use super::kernel::{SimKernel, SimListener, SimWake, id_of};
 use super::net::Net;
@@ -16,27 +17,35 @@ use super::trace::Note;
 use super::{Failure, Summary};
 use crate::core::codec::LengthPrefixed;
 use crate::core::handle::{Command, Post};
+use crate::core::job::Job;
 use crate::core::session::{Factory, Maker};
 use crate::engine::desk::{Common, Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
-use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
+use crate::engine::sched::{Driver, SideDoor, Stage, Stats, Where, prepare};
+use crate::engine::spawn::Spawner;
 use crate::words::clock::Time;
-use crate::words::config::Placement;
+use crate::words::config::{Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
 type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
+/// A server without threads, its figures, what makes its sessions, and the way to its pool.
+type Built<const DRAINS: bool> =
+    (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<dyn Factory>, SideDoor<Box<Job>>);
 
 /// The server, its surroundings, and who does what next.
-struct World<'s, const DRAINS: bool> {
-    plan: &'s Plan,
-    random: Random,
-    net: &'s Arc<Mutex<Net>>,
-    app: &'s Arc<App>,
-    common: &'s Arc<Common<Kernel<DRAINS>>>,
+pub(super) struct World<'s, const DRAINS: bool> {
+    pub(super) plan: &'s Plan,
+    pub(super) random: Random,
+    pub(super) net: &'s Arc<Mutex<Net>>,
+    pub(super) app: &'s Arc<App>,
+    pub(super) common: &'s Arc<Common<Kernel<DRAINS>>>,
     driver: Driver<'s, Reactor<Kernel<DRAINS>>>,
     threads: Vec<Pace>,
     clients: Vec<Client>,
+    pub(super) dials: Vec<Dialed>,
+    pub(super) factory: Arc<dyn Factory>,
+    pub(super) spawner: Spawner<Kernel<DRAINS>>,
     /// When the sentinel looks again; `None` while it sleeps deep.
     sample_at: Option<Time>,
     handle_at: Option<Time>,
@@ -71,6 +80,8 @@ enum Actor {
     /// A thread of the user's, with a handle.
     Stranger,
     Late,
+    /// A thread of the user's, which wants a connection.
+    Dialer(usize),
     Operator,
 }
 
@@ -124,13 +135,16 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let listening = plan.listening.clone().into();
-    let common = Common::new(plan.limits.clone(), listening, plan.placement);
+    let mut listening = plan.listening.clone();
+    listening.push(Listening::outbound(&plan.limits));
+    let common = Common::new(plan.limits.clone(), listening.into(), plan.placement);
     let ear = Ear::default();
     let tell = random.one_in(2).then(|| ear.tell());
     let common = Arc::new(common.predictable().with_bell(tell));
-    let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
-    let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();
+    let (stage, stats, factory, door) = build::<DRAINS>(plan, net, &app, &common);
+    let mut clients: Vec<_> =
+        (0..plan.routes.len()).map(|id| Client::behind(plan, random.fork(), id)).collect();
+    clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
     let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
     let mut world = World {
@@ -142,6 +156,9 @@ fn play<const DRAINS: bool>(
         driver: stage.driver(),
         threads: Vec::new(),
         clients,
+        dials: plan.dials.iter().map(|_| Dialed::default()).collect(),
+        factory,
+        spawner: Spawner::new(Arc::clone(&common), door),
         sample_at: None,
         handle_at: Some(plan.epoch),
         late: None,
@@ -155,6 +172,7 @@ fn play<const DRAINS: bool>(
     world.sample_at = world.driver.has_sentinel().then_some(plan.epoch);
     world.play()?;
     world.check_clients()?;
+    world.check_dials()?;
     let steps = world.steps;
     drop(world);
     ear.check(plan, lock(net).now.since(plan.epoch))?;
@@ -168,7 +186,7 @@ fn build<const DRAINS: bool>(
     net: &Arc<Mutex<Net>>,
     app: &Arc<App>,
     common: &Arc<Common<Kernel<DRAINS>>>,
-) -> (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>) {
+) -> Built<DRAINS> {
     let desk = |poll| {
         let (wake, clock) = (SimWake { net: Arc::clone(net), poll }, Arc::clone(net));
         let listening = Arc::clone(&common.listening);
@@ -177,7 +195,7 @@ fn build<const DRAINS: bool>(
     let desks: Vec<_> = (0..plan.sched.reactors).map(desk).collect();
     common.set_desks(desks.clone());
     let (scheduler, ports) = prepare::<Reactor<Kernel<DRAINS>>>(plan.sched.clone(), desks.clone());
-    let stats = scheduler.stats();
+    let (stats, door) = (scheduler.stats(), scheduler.side_door());
     let maker = Arc::clone(app);
     let factory: Arc<dyn Factory> = Arc::new(Maker {
         codec: LengthPrefixed::u16(),
@@ -198,7 +216,7 @@ fn build<const DRAINS: bool>(
         made.expect("a simulated listener can be watched")
     });
     let reactors = reactors.collect();
-    (Stage::new(scheduler, reactors), stats)
+    (Stage::new(scheduler, reactors), stats, factory, door)
 }
 
 impl<const DRAINS: bool> World<'_, DRAINS> {
@@ -260,6 +278,10 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             see(Actor::Operator, self.plan.epoch + self.plan.storm);
         }
         self.late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
+        for (index, dial) in self.dials.iter().enumerate().filter(|(_, dial)| !dial.begun) {
+            see(Actor::Dialer(index), self.plan.epoch + self.plan.dials[index].start);
+            debug_assert!(dial.ticket.is_none());
+        }
         self.end_at.into_iter().for_each(|at| see(Actor::Operator, at));
         drop(net);
         self.due = due;
@@ -290,6 +312,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Actor::Wire(id) => lock(self.net).deliver(id),
             Actor::Stranger => self.use_handle(),
             Actor::Late => self.post_late(),
+            Actor::Dialer(index) => self.dial(index),
             Actor::Operator => self.operate(),
         }
     }
@@ -347,6 +370,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             self.late = late.map(|name| (lock(self.net).delay(), name));
         } else if wanted {
             self.app.use_handle();
+        }
+        if wanted && self.random.one_in(4) {
+            self.spawn();
         }
         let (toggles, readmits) = {
             let mut net = lock(self.net);
@@ -423,7 +449,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                 }
             }
         }
+        self.note_answers();
         let over = self.phase == Phase::Ending
+            && self.spawner.counts().waiting == 0
             && self.driver.stopped_count() == self.plan.sched.reactors
             && self.clients.iter().all(|client| client.end.is_some());
         if over {
@@ -453,11 +481,14 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                     there.push(newcomer.permit());
                 }
             });
+            let outbound = self.common.admission.outbound();
+            there.extend((0..desk.asked_count()).map(|_| (outbound, NOBODY)));
         }
         self.crowd.check(&self.common.admission, &there)?;
         let jobs = (0..self.driver.thread_count()).filter_map(|thread| {
-            let job = self.driver.job(thread).map(|job| job.hand.id);
-            job.or_else(|| self.driver.done(thread).map(|done| done.job.hand.id))
+            let job = self.driver.job(thread).filter(|job| job.has_connection());
+            let done = self.driver.done(thread).filter(|done| done.kind.has_connection());
+            job.map(|job| job.hand.id).or_else(|| done.map(|done| done.job.hand.id))
         });
         let mut jobs: Vec<_> = jobs.collect();
         jobs.sort_unstable();
@@ -528,6 +559,8 @@ fn sum_up<const DRAINS: bool>(
         summary.jobs += snapshot.jobs;
         summary.received_bytes += snapshot.received_bytes;
         summary.panics += snapshot.panics;
+        summary.dialed += snapshot.dialed;
+        summary.dial_failures += snapshot.dial_failures;
     }
     let unserved = stage.unserved_count();
     let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();

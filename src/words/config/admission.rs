@@ -41,7 +41,8 @@ pub enum WhenFull {
     /// only, a few hundred at a time and others the next time, as Redis does with its keys. Only
     /// such are taken as have nothing under way: no handler at work, no frame half received, no
     /// output that waits; and none that may be silent for ever
-    /// ([`Idle::Never`](crate::config::Idle)). If there is no such connection it is as with
+    /// ([`Idle::Never`](crate::config::Idle)) or was opened by the program itself. If there is no
+    /// such connection it is as with
     /// [`Pause`](WhenFull::Pause), and after `accept_retry` they are looked at again. While room is
     /// made, each listener of a reactor may hold one socket more than the maximum.
     ///

@@ -110,6 +110,9 @@ pub struct Limits {
     /// How long accepting pauses when the system is out of descriptors or buffers; it goes on
     /// earlier when a connection closes. Default: 50 ms. Range: 1 ms to 10 s.
     pub accept_retry: Duration,
+    /// Free jobs that may wait for a thread of the pool, see
+    /// [`Control::spawn`](crate::control::Control::spawn). Default: 1,024. Range: 1 to 2²⁰.
+    pub jobs_max: usize,
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -151,6 +154,7 @@ impl Limits {
             queue_wait_max: None,
             timers_max: 64,
             accept_retry: Duration::from_millis(50),
+            jobs_max: 1_024,
         }
     }
 
@@ -182,7 +186,8 @@ impl Limits {
             check_time("queue_wait_max", wait, super::timeouts::ALLOWED)?;
         }
         check("timers_max", self.timers_max, 0..=65_536)?;
-        check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
+        check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))?;
+        check("jobs_max", self.jobs_max, 1..=1 << 20)
     }
 }
 
@@ -224,6 +229,7 @@ mod tests {
         assert!(refused(|l| l.queue_wait_max = zero).contains("`queue_wait_max`"));
         assert!(refused(|l| l.timers_max = 65_537).contains("`timers_max`"));
         assert!(refused(|l| l.accept_retry = Duration::ZERO).contains("`accept_retry`"));
+        assert!(refused(|l| l.jobs_max = 0).contains("`jobs_max`"));
     }
 
     #[test]

@@ -85,6 +85,13 @@ impl Listening {
         self.filter = Some(Filter::new(admits));
     }
 
+    /// For the connections that we open: it is for us to speak first.
+    pub(crate) fn outbound(limits: &Limits) -> Self {
+        let mut listening = Listening::of(limits);
+        listening.timeouts.first_frame = None;
+        listening
+    }
+
     /// Refuses what is outside of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.timeouts.check()?;

@@ -53,7 +53,8 @@ fn the_fuller_of_two_limits_decides_and_says_so() {
     assert_eq!(admission.try_admit(0).err(), Some(Full::Listener));
     let other = admission.try_admit(1).expect("the server has room");
     assert_eq!(admission.try_admit(1).err(), Some(Full::Server));
-    assert_eq!(admission.held().listeners, [2, 1]);
+    assert_eq!(admission.held().listeners, [2, 1, 0]);
+    assert!(admission.try_dial().is_none(), "it counts as well");
     admission.release(other, Via::door(1), ip(1));
     assert_eq!((admission.count(), admission.max()), (2, 3));
     assert_eq!([0, 1].map(|i| admission.is_full(i)), [Some(Full::Listener), None]);
@@ -73,7 +74,7 @@ fn who_was_let_in_while_nobody_was_counted_is_not_counted_off() {
     change(&admission, at(0), |a| a.connections_per_client_max = None);
     assert!(admission.try_count(0, ip(1)).is_some());
     admission.release(other, counted, ip(1));
-    let nothing = Held { server: 0, listeners: vec![0], counted: 0, clients: 0 };
+    let nothing = Held { server: 0, listeners: vec![0, 0], counted: 0, clients: 0 };
     assert_eq!(admission.held(), nothing);
 }
 
@@ -178,7 +179,7 @@ proptest! {
             clients.dedup();
             let held = Held {
                 server: inside.len(),
-                listeners: vec![through(0), through(1)],
+                listeners: vec![through(0), through(1), 0],
                 counted: count,
                 clients: clients.len(),
             };
@@ -187,7 +188,7 @@ proptest! {
         for (permit, via, client) in inside {
             admission.release(permit, via, ip(client));
         }
-        let nothing = Held { server: 0, listeners: vec![0, 0], counted: 0, clients: 0 };
+        let nothing = Held { server: 0, listeners: vec![0, 0, 0], counted: 0, clients: 0 };
         prop_assert_eq!(admission.held(), nothing);
     }
 }
