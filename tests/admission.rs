@@ -4,11 +4,10 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
 
 use common::{
     PATIENCE, PLANTED, builder, connect, echo, ends_in_reset, expect_reset, frame, frames, hush,
@@ -16,7 +15,7 @@ use common::{
 };
 use socket2::{Domain, Socket, Type};
 use switchboard::config::{Listening, Placement, Rate, WhenFull};
-use switchboard::control::{AlarmKind, Snapshot};
+use switchboard::control::Snapshot;
 use switchboard::{Builder, Context, Error, Raw, Server, handler_fn};
 
 /// A server that sends back what comes, with a listener that is set up so.
@@ -519,79 +518,6 @@ fn a_rate_that_is_changed_holds_for_those_who_wait() {
     server.control().admission(|a| a.listeners[0].accept_rate = None).expect("in range");
     // At one a second this would take longer than any client has patience.
     waiting.iter_mut().for_each(greeted);
-}
-
-#[test]
-fn an_alarm_is_told_once_however_often_a_limit_is_met() {
-    let (tell, alarms) = mpsc::channel();
-    let limited = builder().limits(|limits| {
-        limits.connections_max = 10;
-        limits.connections_per_client_max = Some(6);
-        limits.alarm_percent = 50;
-    });
-    let server = echoing(limited.on_alarm(move |alarm| drop(tell.send(alarm.clone()))), |_| {});
-    for _ in 0..3 {
-        let _inside = enter(server.local_addr(), 6);
-        expect_refusal(server.local_addr());
-        wait_for("it is counted", &server, |now| now.admitted == 6);
-        drop(_inside);
-        empty(&server);
-    }
-    let mut told = [0; 2].map(|_: i32| alarms.recv_timeout(PATIENCE).expect("an alarm"));
-    told.sort_by_key(|alarm| alarm.kind == AlarmKind::Client);
-    let [connections, client] = told;
-    assert_eq!((connections.kind, connections.raised), (AlarmKind::Connections, true));
-    assert!((5..=6).contains(&connections.count) && connections.max == 10, "{connections:?}");
-    assert_eq!((client.kind, client.raised, client.times), (AlarmKind::Client, true, 1));
-    assert_eq!(client.client, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    drop(server);
-    assert_eq!(alarms.try_iter().count(), 0, "nothing more within the cool-down");
-}
-
-#[test]
-fn an_alarm_that_is_over_is_told_and_a_callback_may_panic() {
-    hush();
-    let (tell, alarms) = mpsc::channel();
-    let limited = builder().limits(|limits| {
-        limits.connections_max = 4;
-        limits.alarm_cool_down = Duration::from_millis(1);
-    });
-    let limited = limited.on_alarm(move |alarm| {
-        drop(tell.send(alarm.clone()));
-        panic!("{PLANTED}");
-    });
-    let server = echoing(limited, |_| {});
-    for _ in 0..3 {
-        let inside = enter(server.local_addr(), 4);
-        let begun = alarms.recv_timeout(PATIENCE).expect("an alarm");
-        assert!(begun.raised && begun.kind == AlarmKind::Connections, "{begun:?}");
-        drop(inside);
-        let over = alarms.recv_timeout(PATIENCE).expect("its end");
-        assert!(!over.raised && over.kind == AlarmKind::Connections, "{over:?}");
-    }
-    wait_for("they are counted", &server, |now| sum(now, |reactor| reactor.panics) == 6);
-}
-
-#[test]
-fn a_queue_that_is_nearly_full_is_told() {
-    let (tell, alarms) = mpsc::channel();
-    let limited = builder().reactors(1).limits(|limits| {
-        limits.connections_max = 1;
-        limits.backlog = 16;
-    });
-    let server = echoing(limited.on_alarm(move |alarm| drop(tell.send(alarm.clone()))), |_| {});
-    let _inside = enter(server.local_addr(), 1);
-    let _waiting = queue(server.local_addr(), 15);
-    let told = wait_for("they wait", &server, |_| true);
-    if sum(&told, |reactor| reactor.waiting) == 0 {
-        // Not Linux: nobody tells.
-        return;
-    }
-    let mut kinds = Vec::new();
-    wait_until("it is told", || {
-        kinds.extend(alarms.try_iter().map(|alarm| alarm.kind));
-        kinds.contains(&AlarmKind::Backlog)
-    });
 }
 
 #[test]
