@@ -4,7 +4,9 @@
 #   .ci/sim-mutants.sh [bug ...]     SIM_SEEDS: how many seeds it may take, 1000 by default
 set -eu
 cd "$(dirname "$0")/.."
-bugs="cancelled_fires
+bugs="busy_evicted
+cancelled_fires
+client_kept
 closed_twice
 deadline_of_turn
 dial_never_late
@@ -20,6 +22,9 @@ output_overtakes
 overtaken_dropped
 pause_unheeded
 permit_kept
+place_kept
+place_untold
+rate_unwatched
 release_untold
 requests_forgotten
 requeue_forgotten

@@ -135,13 +135,15 @@ pub mod close {
 #[cfg(not(loom))]
 pub mod config {
     pub use crate::words::config::{
-        Idle, Listening, Overflow, Placement, Rate, Scheduling, Timeouts,
+        Admission, Idle, ListenerAdmission, Listening, Overflow, Placement, Rate, Scheduling,
+        Timeouts, WhenFull,
     };
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.
 #[cfg(not(loom))]
 pub mod control {
+    pub use crate::core::limits::{Alarm, AlarmKind};
     pub use crate::engine::counters::ReactorSnapshot;
     pub use crate::front::server::{Control, Report, Snapshot};
     pub use crate::words::error::SpawnError;

@@ -14,7 +14,7 @@ use common::{
     Call, PLANTED, builder, by_default, connect, echo, expect_reset, frame, hush, reset, serve,
     sum, try_connect, wait_for,
 };
-use switchboard::config::{Placement, Scheduling};
+use switchboard::config::{Placement, Rate, Scheduling, WhenFull};
 use switchboard::{
     Builder, Context, Error, Handler, LengthPrefixed, Limits, Outcome, Raw, Server, handler_fn,
 };
@@ -178,6 +178,15 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
     type Change = fn(&mut Limits);
     let cases: &[(&str, &str, Change)] = &[
         ("connections_max", "1 to 2147483648", |l| l.connections_max = 0),
+        ("connections_per_client_max", "1 to 2147483648", |l| {
+            l.connections_per_client_max = Some(0);
+        }),
+        ("client_prefix_v4", "0 to 32", |l| l.client_prefix_v4 = 33),
+        ("client_prefix_v6", "0 to 128", |l| l.client_prefix_v6 = 129),
+        ("accept_rate", "1 to 1000000", |l| l.accept_rate = Some(Rate::per_second(0))),
+        ("when_too_fast", "Pause or Reject", |l| l.when_too_fast = WhenFull::EvictIdle),
+        ("alarm_percent", "1 to 100", |l| l.alarm_percent = 101),
+        ("alarm_cool_down", "1ms to 604800s", |l| l.alarm_cool_down = Duration::ZERO),
         ("backlog", "1 to 65535", |l| l.backlog = 0),
         ("backlog", "1 to 65535", |l| l.backlog = 65_536),
         ("accepts_per_turn", "1 to 65536", |l| l.accepts_per_turn = 0),

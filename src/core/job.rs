@@ -182,10 +182,15 @@ impl Job {
     /// Makes the session and runs it. True if it panicked.
     fn open(&mut self, factory: &dyn Factory, office: &dyn Office) -> bool {
         let peer = self.hand.peer;
-        match catch_unwind(AssertUnwindSafe(|| factory.session(peer))) {
-            Ok(session) => {
+        let make = || factory.admits(peer).then(|| factory.session(peer));
+        match catch_unwind(AssertUnwindSafe(make)) {
+            Ok(Some(session)) => {
                 self.session = Some(session);
                 self.serve(office)
+            }
+            Ok(None) => {
+                self.hand.abort(Cause::Refused);
+                false
             }
             Err(payload) => self.fail(payload),
         }

@@ -88,6 +88,11 @@ pub(crate) trait Factory: Send + Sync {
 
     /// Of what type the handlers are.
     fn handler(&self) -> TypeId;
+
+    /// Whether this client may have one.
+    fn admits(&self, _peer: SocketAddr) -> bool {
+        true
+    }
 }
 
 /// A factory from a codec to clone and a closure that makes handlers.

@@ -1,11 +1,12 @@
 //! Listeners: from what the user asked for to one socket, or one per reactor.
 
+use std::any::TypeId;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use crate::core::session::Factory;
+use crate::core::session::{Factory, Session};
 use crate::sys::{ListenOptions, Listener, StreamOptions};
-use crate::words::config::{Limits, Listening, Placement};
+use crate::words::config::{Filter, Limits, Listening, Placement};
 use crate::words::error::Error;
 use crate::words::sync::Arc;
 
@@ -28,6 +29,26 @@ pub(crate) struct Opened {
     pub(crate) sockets: Vec<Option<Listener>>,
 }
 
+/// Makes sessions for those whom the filter lets in.
+struct Screened {
+    filter: Filter,
+    inner: Arc<dyn Factory>,
+}
+
+impl Factory for Screened {
+    fn session(&self, peer: SocketAddr) -> Box<dyn Session> {
+        self.inner.session(peer)
+    }
+
+    fn handler(&self) -> TypeId {
+        self.inner.handler()
+    }
+
+    fn admits(&self, peer: SocketAddr) -> bool {
+        self.filter.admits(peer)
+    }
+}
+
 impl Plan {
     pub(crate) fn new(
         addr: impl ToSocketAddrs + std::fmt::Debug,
@@ -43,6 +64,10 @@ impl Plan {
         let mut listening = Listening::of(limits);
         std::mem::replace(&mut self.adapt, Box::new(|_| {}))(&mut listening);
         listening.check()?;
+        if let Some(filter) = listening.filter.clone() {
+            let inner = Arc::clone(&self.factory);
+            self.factory = Arc::new(Screened { filter, inner });
+        }
         Ok(listening)
     }
 

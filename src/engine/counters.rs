@@ -21,6 +21,11 @@ pub(crate) struct Counters {
     pub(crate) refused: u64,
     pub(crate) accept_errors: u64,
     pub(crate) limit_pauses: u64,
+    pub(crate) listener_pauses: u64,
+    pub(crate) rate_pauses: u64,
+    pub(crate) rejected_full: u64,
+    pub(crate) rejected_rate: u64,
+    pub(crate) rejected_client: u64,
     pub(crate) descriptor_pauses: u64,
     pub(crate) frames: u64,
     pub(crate) shed: u64,
@@ -79,8 +84,21 @@ pub struct ReactorSnapshot {
     pub refused: u64,
     /// Errors of single clients while they were accepted.
     pub accept_errors: u64,
-    /// Times that accepting paused because `connections_max` was reached.
+    /// Times that accepting paused because `connections_max` was reached. A pause lasts until there
+    /// is room, and all clients that come in the meantime wait.
     pub limit_pauses: u64,
+    /// Times that a listener paused because its own `connections_max` was reached.
+    pub listener_pauses: u64,
+    /// Times that accepting paused because a rate of accepts was reached.
+    pub rate_pauses: u64,
+    /// Clients that were turned away because a maximum of connections was reached. Those that were
+    /// ended to make room are in `closed` under `evicted`, those that a filter did not let in under
+    /// `refused`.
+    pub rejected_full: u64,
+    /// Clients that were turned away because a rate of accepts was reached.
+    pub rejected_rate: u64,
+    /// Clients that were turned away because they had `connections_per_client_max` already.
+    pub rejected_client: u64,
     /// Times that accepting paused because the system was out of descriptors or memory.
     pub descriptor_pauses: u64,
     /// Frames that were shown to handlers.

@@ -2,7 +2,7 @@
 //! share.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::Sender;
 use std::sync::{OnceLock, Weak};
 use std::time::Duration;
@@ -13,15 +13,17 @@ use super::request::{Answer, Asked, Request};
 use crate::core::dial::ConnectCause;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::{Call, Done};
-use crate::core::limits::{Admission, Permit};
+use crate::core::limits::{
+    Admission, Alarm, Alarms, Clients, Full, Permit, Prefixes, Via, Waiters,
+};
 use crate::core::offload::Spawn;
 use crate::core::session::Factory;
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Listening, Placement, Timeouts};
+use crate::words::config::{self, Limits, Listening, Placement, Timeouts};
 use crate::words::error::{Error, SpawnError};
-use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::words::sync::atomic::{AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
 
 /// What a reactor finds in its mailbox.
@@ -47,6 +49,10 @@ pub(crate) enum Freed {
     Connection,
     /// A permit alone, that an accept did not need because it failed.
     Permit,
+    /// A place among the connections of this listener.
+    Place(u16),
+    /// Maybe anything: the operator has changed the limits.
+    Limits,
     /// Nothing: the last listener is closed, and those who have waited for that may end.
     Nothing,
 }
@@ -74,9 +80,6 @@ pub(crate) struct Desk<K: Kernel> {
     pub(crate) mailbox: Mailbox<Letter<K>>,
     /// Connections placed here. A hint for placement and nothing else: Relaxed everywhere.
     load: AtomicUsize,
-    /// A door of this reactor waits for a permit or a descriptor. SeqCst, with the admission's
-    /// count: who waits says so and tries again, who releases counts down and then looks here.
-    starved: AtomicBool,
     /// What is asked of the reactor and was not taken yet; `None` once it takes no more. Not in the
     /// mailbox, which a reactor that has ended never reads again.
     requests: Mutex<Option<Vec<Request>>>,
@@ -95,7 +98,6 @@ impl<K: Kernel> Desk<K> {
         Desk {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
-            starved: AtomicBool::new(false),
             requests: Mutex::new(Some(Vec::new())),
             clock: Box::new(clock),
             listening,
@@ -210,6 +212,21 @@ pub(crate) enum Ending {
     Signal,
 }
 
+/// Told of alarms; user code.
+pub(crate) type TellAlarm = dyn Fn(&Alarm) + Send + Sync;
+
+/// The state of the alarms, and who is told of them.
+pub(crate) struct Bell {
+    pub(crate) alarms: Alarms,
+    pub(crate) tell: Arc<TellAlarm>,
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("alarms", &self.alarms).finish_non_exhaustive()
+    }
+}
+
 /// What the reactors of one server share.
 #[derive(Debug)]
 pub(crate) struct Common<K: Kernel> {
@@ -222,8 +239,11 @@ pub(crate) struct Common<K: Kernel> {
     /// Listening sockets that are open. AcqRel and Acquire: whoever sees that there are none left
     /// also sees, in its mailbox, every connection that came through one.
     open_doors: AtomicUsize,
-    /// Desks that are starved. SeqCst, as [`Desk::starved`] says.
-    starved_count: AtomicUsize,
+    /// Reactors of which a door waits for a permit or a descriptor.
+    starved: Waiters,
+    /// Those of which a door waits for a place at a listener, by its number.
+    crowded: Box<[Waiters]>,
+    pub(crate) bell: Option<Bell>,
     progress: Mutex<Progress>,
     moved: Condvar,
 }
@@ -238,18 +258,42 @@ struct Progress {
 
 impl<K: Kernel> Common<K> {
     pub(crate) fn new(limits: Limits, listening: Arc<[Listening]>, placement: Placement) -> Self {
-        let admission = Admission::new(limits.connections_max);
+        let prefixes = Prefixes { v4: limits.client_prefix_v4, v6: limits.client_prefix_v6 };
+        let clients = Clients::new(prefixes, limits.connections_per_client_max);
+        // The last one is that of connections that the program opens itself.
+        let inbound = &listening[..listening.len().saturating_sub(1)];
+        let settings = config::Admission::new(&limits, inbound);
         Common {
+            admission: Admission::new(settings, clients),
+            starved: Waiters::default(),
+            crowded: listening.iter().map(|_| Waiters::default()).collect(),
+            bell: None,
             limits,
             listening,
             placement,
-            admission,
             desks: OnceLock::new(),
             open_doors: AtomicUsize::new(0),
-            starved_count: AtomicUsize::new(0),
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
         }
+    }
+
+    /// Has `tell` told of alarms.
+    pub(crate) fn with_bell(mut self, tell: Option<Arc<TellAlarm>>) -> Self {
+        let Limits { alarm_percent, alarm_cool_down, .. } = self.limits;
+        self.bell =
+            tell.map(|tell| Bell { alarms: Alarms::new(alarm_percent, alarm_cool_down), tell });
+        self
+    }
+
+    /// Clients are hashed the same way every time.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn predictable(self) -> Self {
+        let prefixes =
+            Prefixes { v4: self.limits.client_prefix_v4, v6: self.limits.client_prefix_v6 };
+        let settings = self.admission.settings();
+        let clients = Clients::predictable(prefixes, settings.connections_per_client_max);
+        Common { admission: Admission::new(settings, clients), ..self }
     }
 
     /// Makes the desks known; once, before any reactor turns.
@@ -295,37 +339,74 @@ impl<K: Kernel> Common<K> {
             && !cfg!(switchboard_sim_mutant = "door_unheeded")
     }
 
-    /// A door of reactor `index` will wait for a release. Try once more after this.
-    pub(crate) fn starve(&self, index: usize) {
-        if !self.desks()[index].starved.swap(true, Ordering::SeqCst) {
-            self.starved_count.fetch_add(1, Ordering::SeqCst);
+    /// A place for one more connection of `listener`.
+    ///
+    /// # Errors
+    /// Which maximum is reached.
+    pub(crate) fn try_admit(&self, listener: u16) -> Result<Permit, Full> {
+        let admitted = self.admission.try_admit(listener);
+        if matches!(admitted, Err(Full::Server)) {
+            // It had a place of the listener for a moment, which somebody may have missed.
+            self.free_place(listener);
         }
+        admitted
     }
 
-    /// A connection is gone: its permit is free, and those who wait for one may try.
-    pub(crate) fn release(&self, permit: Permit) {
-        self.free(permit, Freed::Connection);
+    /// A door of reactor `index` will wait for a permit or a descriptor. Try once more after this.
+    pub(crate) fn starve(&self, index: usize) {
+        self.starved.join(index);
+    }
+
+    /// A door of reactor `index` will wait for a place at this listener. Try once more after this.
+    pub(crate) fn crowd(&self, index: usize, listener: u16) {
+        self.crowded[usize::from(listener)].join(index);
+    }
+
+    /// A connection is gone that came in so from `ip`: its permit is free, and those who wait for
+    /// one may try.
+    pub(crate) fn release(&self, permit: Permit, via: Via, ip: IpAddr) {
+        self.free(permit, via, ip, Freed::Connection);
+    }
+
+    /// A connection that the program opened, or tried to, is gone.
+    pub(crate) fn release_dialed(&self, permit: Permit) {
+        // Nobody was counted, whatever the address.
+        self.release(permit, self.admission.outbound(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     }
 
     /// An accept failed. That is no news for those who wait for descriptors: if it were, one that
     /// failed for want of one would be tried again at once, for ever.
-    pub(crate) fn give_back(&self, permit: Permit) {
-        self.free(permit, Freed::Permit);
+    pub(crate) fn give_back(&self, permit: Permit, via: Via, ip: IpAddr) {
+        self.free(permit, via, ip, Freed::Permit);
     }
 
-    fn free(&self, permit: Permit, freed: Freed) {
-        self.admission.release(permit);
-        if self.starved_count.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        for desk in self.desks() {
-            if desk.starved.swap(false, Ordering::SeqCst) {
-                self.starved_count.fetch_sub(1, Ordering::SeqCst);
-                if !cfg!(switchboard_sim_mutant = "release_untold") {
-                    desk.mailbox.post(Letter::Retry(freed));
-                }
+    fn free(&self, permit: Permit, via: Via, ip: IpAddr, freed: Freed) {
+        self.admission.release(permit, via, ip);
+        self.starved.call(|index| {
+            if !cfg!(switchboard_sim_mutant = "release_untold") {
+                self.retry(index, freed);
             }
-        }
+        });
+        self.free_place(via.listener());
+    }
+
+    fn free_place(&self, listener: u16) {
+        self.crowded[usize::from(listener)].call(|index| {
+            if !cfg!(switchboard_sim_mutant = "place_untold") {
+                self.retry(index, Freed::Place(listener));
+            }
+        });
+    }
+
+    fn retry(&self, index: usize, freed: Freed) {
+        self.desks()[index].mailbox.post(Letter::Retry(freed));
+    }
+
+    /// Lets other limits hold; doors that wait look again.
+    pub(crate) fn change_admission(&self, base: &config::Admission, new: &config::Admission) {
+        let now = self.desks().first().map_or(Time::ZERO, |desk| desk.now());
+        self.admission.change(base, new, now);
+        (0..self.desks().len()).for_each(|index| self.retry(index, Freed::Limits));
     }
 
     /// Asks for a connection. The answer comes in any case; the call that may come of it is user
@@ -340,7 +421,7 @@ impl<K: Kernel> Common<K> {
         if addrs.is_empty() {
             return answer.fail(ConnectCause::NoAddress, Vec::new());
         }
-        let Some(permit) = self.admission.try_admit() else {
+        let Some(permit) = self.admission.try_dial() else {
             return answer.fail(ConnectCause::Full, Vec::new());
         };
         let desk = &self.desks()[self.least_loaded(0)];
@@ -365,7 +446,7 @@ impl<K: Kernel> Common<K> {
     pub(crate) fn refuse(&self, request: Request) -> Option<Call> {
         match request {
             Request::Dial(asked) => {
-                self.release(asked.permit);
+                self.release_dialed(asked.permit);
                 asked.answer.fail(ConnectCause::Stopping, Vec::new())
             }
             Request::Later(_, call) => Some(call),

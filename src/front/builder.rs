@@ -9,9 +9,10 @@ use super::server::{Report, Server};
 use crate::core::codec::Codec;
 use crate::core::handler::Handler;
 use crate::core::job::Job;
+use crate::core::limits::Alarm;
 use crate::core::session::{Factory, Maker};
 use crate::edge::listener::Plan;
-use crate::engine::desk::{Common, Desk};
+use crate::engine::desk::{Common, Desk, TellAlarm};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{self, Mode, Port, SchedConfig};
 use crate::engine::spawn::{Spawner, spawner_of};
@@ -35,6 +36,7 @@ pub struct Builder {
     drain_deadline: Duration,
     drain_spread: Duration,
     on_start: Option<Box<OnStart>>,
+    on_alarm: Option<Arc<TellAlarm>>,
 }
 
 /// Told the addresses of all listeners.
@@ -62,6 +64,7 @@ impl Builder {
             drain_deadline: Duration::from_secs(10),
             drain_spread: Duration::from_secs(1),
             on_start: None,
+            on_alarm: None,
         }
     }
 
@@ -220,13 +223,46 @@ impl Builder {
         self
     }
 
+    /// Calls `tell` when a limit is near or reached, and when it no longer is; see
+    /// [`AlarmKind`](crate::control::AlarmKind) for what there is. At most one call for each kind
+    /// and [`alarm_cool_down`](Limits::alarm_cool_down), by which time the server tells what holds
+    /// then, if that is news. Without anybody to tell nothing happens but that it is counted.
+    ///
+    /// It runs in the pool of workers, where it delays no connection, several calls at once maybe;
+    /// without workers, on the thread of a reactor. A panic in it is counted and goes no further.
+    /// An alarm that is due when the server stops is not told. A second callback replaces the
+    /// first.
+    ///
+    /// ```
+    /// use switchboard::control::AlarmKind;
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+    ///     .limits(|limits| limits.alarm_percent = 80)
+    ///     .on_alarm(|alarm| match alarm.kind {
+    ///         AlarmKind::Connections if alarm.raised => {
+    ///             eprintln!("{} of {} connections are open", alarm.count, alarm.max);
+    ///         }
+    ///         _ => eprintln!("{alarm:?}"),
+    ///     })
+    ///     .start()?;
+    /// # server.stop();
+    /// # Ok::<(), switchboard::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_alarm(mut self, tell: impl Fn(&Alarm) + Send + Sync + 'static) -> Self {
+        self.on_alarm = Some(Arc::new(tell));
+        self
+    }
+
     /// Starts the server in threads of its own and returns. A server without listeners is allowed.
     ///
     /// # Errors
     /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
     /// listener, a poll or a thread. Nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
-        let Builder { mut plans, limits, threads, placement, on_start, .. } = self;
+        let Builder { mut plans, limits, threads, placement, on_start, on_alarm, .. } = self;
         limits.check()?;
         threads.check()?;
         if plans.len() > LISTENERS_MAX {
@@ -237,7 +273,8 @@ impl Builder {
         let listening = plans.iter_mut().map(|plan| plan.listening(&limits));
         let listening = listening.chain([Ok(Listening::outbound(&limits))]);
         let listening = listening.collect::<Result<Arc<[_]>, _>>()?;
-        let common = Arc::new(Common::new(limits, listening, placement));
+        let common = Common::new(limits, listening, placement).with_bell(on_alarm);
+        let common = Arc::new(common);
         let kernels = (0..threads.reactors)
             .map(|_| MioKernel::new(clock, common.limits.events_per_turn))
             .collect::<Result<Vec<_>, _>>()

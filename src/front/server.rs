@@ -15,6 +15,7 @@ use crate::engine::sched::{Running, Stats};
 use crate::engine::spawn::Spawner;
 use crate::sys::{Awoken, MioKernel, Termination};
 use crate::words::clock::{Clock, Time};
+use crate::words::config::Admission;
 use crate::words::error::Error;
 use crate::words::sync::Arc;
 
@@ -257,6 +258,47 @@ impl Control {
     /// Accepts again. Nothing happens if accepting was not suspended.
     pub fn resume(&self) {
         self.common.order(&Order::Resume);
+    }
+
+    /// Changes who is let in: maxima, rates, and what is done when they are reached. `change` gets
+    /// what holds now; what it makes of that holds at once. Nobody is sent away: where there are
+    /// more connections than a new maximum allows, none is accepted until enough have ended. Where
+    /// there is room now, clients that wait come in. Of changes that are made at the same time all
+    /// count, and the last one of the same setting.
+    ///
+    /// What a client is ([`client_prefix_v4`](crate::Limits::client_prefix_v4) and the other) and
+    /// the filters cannot be changed. Connections that came while there was no
+    /// `connections_per_client_max` do not count against one that is set later.
+    ///
+    /// ```
+    /// use switchboard::config::{Rate, WhenFull};
+    /// use switchboard::{Error, Raw, Server, handler_fn};
+    ///
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+    ///     .start()?;
+    /// let control = server.control();
+    /// control.admission(|admission| {
+    ///     admission.connections_max = 5_000;
+    ///     admission.accept_rate = Some(Rate::per_second(1_000));
+    ///     admission.listeners[0].when_full = WhenFull::EvictIdle;
+    /// })?;
+    /// let refused = control.admission(|admission| admission.connections_max = 0);
+    /// assert!(matches!(refused, Err(Error::Config { field: "connections_max", .. })));
+    /// # server.stop();
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a setting outside of its range; then nothing is changed.
+    pub fn admission(&self, change: impl FnOnce(&mut Admission)) -> Result<(), Error> {
+        // No lock is held meanwhile.
+        let base = self.common.admission.settings();
+        let mut new = base.clone();
+        change(&mut new);
+        new.check(base.listeners.len())?;
+        self.common.change_admission(&base, &new);
+        Ok(())
     }
 
     /// Asks the server to stop: [`Server::wait`] and [`Builder::run`](crate::Builder::run) return.

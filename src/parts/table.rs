@@ -139,6 +139,21 @@ impl<T> Table<T> {
             .map(move |(slot, held)| (ConnId::new(reactor, slot, held.generation), &held.record))
     }
 
+    /// The records in `count` slots from `from` on, around the end, each at most once.
+    pub(crate) fn window(&self, from: usize, count: usize) -> impl Iterator<Item = (ConnId, &T)> {
+        let (reactor, all) = (self.reactor, self.vacant_from);
+        (0..count.min(all)).filter_map(move |step| {
+            let slot = (from + step) % all;
+            let held = self.slots.get(slot)?;
+            Some((ConnId::new(reactor, slot, held.generation), &held.record))
+        })
+    }
+
+    /// Where the window after that one begins.
+    pub(crate) fn after_window(&self, from: usize, count: usize) -> usize {
+        (from + count.min(self.vacant_from)) % self.vacant_from.max(1)
+    }
+
     /// All records with their ids, in the order of their slots.
     #[cfg(test)]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut T)> {
@@ -219,6 +234,27 @@ mod tests {
 
     fn insert(table: &mut Table<u64>) -> ConnId {
         table.insert_with(ConnId::as_u64).expect("far below the limit")
+    }
+
+    #[test]
+    fn windows_one_after_the_other_see_every_record_and_each_once_in_a_round() {
+        let mut table = Table::new(3);
+        assert_eq!((table.window(0, 9).count(), table.after_window(0, 9)), (0, 0));
+        let ids: Vec<_> = (0..10).filter_map(|n| table.insert_with(|_| n).ok()).collect();
+        table.remove(ids[0]);
+        table.remove(ids[4]);
+        let all: Vec<ConnId> = table.ids().collect();
+        assert_eq!(all.len(), 8);
+        let mut seen: Vec<ConnId> = table.window(7, 100).map(|(id, _)| id).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+        let (mut from, mut seen) = (0, Vec::new());
+        while seen.len() < 8 {
+            seen.extend(table.window(from, 5).map(|(id, _)| id));
+            from = table.after_window(from, 5);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, all);
     }
 
     proptest! {

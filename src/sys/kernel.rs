@@ -48,8 +48,8 @@ pub(crate) trait Kernel: Send + 'static {
     /// Takes one waiting connection.
     fn accept(&mut self, listener: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
 
-    /// How many connections wait to be accepted, where the system tells.
-    fn waiting(&self, listener: &Self::Listener) -> Option<u32>;
+    /// How many connections wait to be accepted and how many may, where the system tells.
+    fn waiting(&self, listener: &Self::Listener) -> Option<(u32, u32)>;
 
     /// Begins to connect to `addr`; what becomes of it, [`Kernel::connected`] tells.
     ///

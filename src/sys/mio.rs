@@ -89,8 +89,8 @@ impl Kernel for MioKernel {
         listener.accept()
     }
 
-    fn waiting(&self, listener: &Listener) -> Option<u32> {
-        tcp_queue(listener).ok().map(|(waiting, _limit)| waiting)
+    fn waiting(&self, listener: &Listener) -> Option<(u32, u32)> {
+        tcp_queue(listener).ok()
     }
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<TcpStream> {

@@ -77,6 +77,11 @@ pub enum Cause {
     WriteStalled,
     /// Output of one connection exceeded `send_max_bytes`.
     Overflow,
+    /// It was idle and had to make room for another, see
+    /// [`WhenFull::EvictIdle`](crate::config::WhenFull).
+    Evicted,
+    /// The [filter](crate::config::Listening::filter) of its listener did not let it in.
+    Refused,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
@@ -163,7 +168,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 16] = [
+    pub(crate) const LABELS: [&'static str; 18] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -177,6 +182,8 @@ impl Cause {
         "idle_timeout",
         "write_stalled",
         "overflow",
+        "evicted",
+        "refused",
         "server_stopped",
         "drained",
         "io",
@@ -198,9 +205,11 @@ impl Cause {
             Cause::IdleTimeout => 10,
             Cause::WriteStalled => 11,
             Cause::Overflow => 12,
-            Cause::ServerStopped => 13,
-            Cause::Drained => 14,
-            Cause::Io(..) => 15,
+            Cause::Evicted => 13,
+            Cause::Refused => 14,
+            Cause::ServerStopped => 15,
+            Cause::Drained => 16,
+            Cause::Io(..) => 17,
         }
     }
 
@@ -219,12 +228,14 @@ impl Cause {
             | Cause::Aborted
             | Cause::HandlerFailed(_)
             | Cause::HandlerPanicked
-            | Cause::CodecFailed(_) => Blame::App,
+            | Cause::CodecFailed(_)
+            | Cause::Refused => Blame::App,
             Cause::FirstFrameTimeout
             | Cause::FrameTimeout
             | Cause::IdleTimeout
             | Cause::WriteStalled
-            | Cause::Overflow => Blame::Limit,
+            | Cause::Overflow
+            | Cause::Evicted => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -269,6 +280,8 @@ impl fmt::Display for Cause {
             Cause::IdleTimeout => write!(f, "the peer was silent for too long"),
             Cause::WriteStalled => write!(f, "the peer took no output for too long"),
             Cause::Overflow => write!(f, "too much output was queued"),
+            Cause::Evicted => write!(f, "idle, it made room for another"),
+            Cause::Refused => write!(f, "the filter did not let it in"),
             Cause::ServerStopped => write!(f, "the server was stopped"),
             Cause::Drained => write!(f, "the server drained"),
             Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),

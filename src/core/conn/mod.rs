@@ -13,6 +13,7 @@
 
 mod close;
 mod halves;
+mod idleness;
 mod rules;
 mod times;
 #[cfg(test)]

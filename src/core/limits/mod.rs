@@ -1,7 +1,17 @@
 //! What one server may hold, and who decides it.
 
 mod admission;
+mod alarm;
+mod clients;
+mod gauge;
 mod rate;
+mod waiters;
 
-pub(crate) use self::admission::{Admission, Permit};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use self::admission::Held;
+pub(crate) use self::admission::{Admission, Full, Permit, Tokens, Via};
+pub use self::alarm::{Alarm, AlarmKind};
+pub(crate) use self::alarm::{Alarms, Told};
+pub(crate) use self::clients::{Clients, Prefixes};
 pub(crate) use self::rate::Bucket;
+pub(crate) use self::waiters::Waiters;

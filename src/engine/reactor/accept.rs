@@ -1,61 +1,19 @@
-//! Accepting: the doors of one reactor, why each is shut for a while, and what opens it again.
+//! Accepting: how clients come in through the doors of one reactor, a bounded number in a turn.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Course, Entry, Phase, Reactor};
+use super::admit::Way;
+use super::{Course, Door, Entry, Phase, Reactor};
 use crate::core::conn::Connection;
 use crate::core::job::{Job, Task};
-use crate::core::limits::Permit;
-use crate::core::session::{Errand, Factory};
-use crate::engine::desk::{Freed, Letter};
+use crate::core::limits::{AlarmKind, Permit, Via};
+use crate::core::session::Errand;
+use crate::engine::desk::Letter;
 use crate::sys::{AcceptFault, Kernel, classify_accept};
-use crate::words::clock::Time;
 use crate::words::config::Placement;
 use crate::words::error::Error;
-use crate::words::id::Token;
 use crate::words::sync::Arc;
-
-/// A listener as one reactor sees it.
-pub(crate) struct Door<K: Kernel> {
-    /// The number of its listener, the same in all reactors.
-    index: u16,
-    /// `None` if another reactor accepts for this listener, or once it is closed.
-    socket: Option<K::Listener>,
-    factory: Arc<dyn Factory>,
-    /// Clients may wait: cleared only when an accept answers `WouldBlock`, so that no pause needs
-    /// a new event to end.
-    ready: bool,
-    /// Why nothing is accepted now; it goes on when the last reason is gone.
-    shut: Shut,
-    /// Close it once nobody waits.
-    closing: bool,
-}
-
-/// The reasons for which a door is shut.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shut {
-    by_operator: bool,
-    /// `connections_max` is reached; opened by a release.
-    by_limit: bool,
-    /// The system is out of descriptors or memory; opened by a release, or at this time.
-    by_system: Option<Time>,
-}
-
-/// Whether clients of this door tend to have sent something by the time they are accepted. If so,
-/// a connection is read at once, and watched only when it comes to rest: one event fewer, and two
-/// system calls fewer for a connection that is over by then.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Habit {
-    /// Above zero: they do.
-    score: i8,
-    /// Accepts since the last one that was read at once.
-    skipped: u8,
-}
-
-const HABIT_MAX: i8 = 8;
-/// How often a door whose clients are slow to speak tries again.
-const HABIT_PROBE: u8 = 32;
 
 /// Where the accept phase of a turn stands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,112 +25,37 @@ pub(super) struct Cursor {
 
 /// A connection that was accepted and has no record yet.
 pub(crate) struct Newcomer<K: Kernel> {
-    stream: K::Stream,
-    peer: SocketAddr,
-    /// The number of the listener that it came through.
-    door: u16,
-    permit: Permit,
+    pub(super) stream: K::Stream,
+    pub(super) peer: SocketAddr,
+    /// How it came in.
+    pub(super) via: Via,
+    pub(super) permit: Permit,
 }
 
 /// What came of one accept.
-enum Accepted<K: Kernel> {
+pub(super) enum Accepted<K: Kernel> {
     /// A connection, and the right to hold it.
     Connection(Newcomer<K>),
-    /// One client had an error; there may be others.
+    /// One client had an error, or was turned away; there may be others.
     Nobody,
-    /// Nobody waits, or the door is shut.
+    /// Nobody waits, or the door is shut, or room is being made.
     Shut,
 }
 
-impl<K: Kernel> Door<K> {
-    /// A door; without a socket if another reactor accepts for it.
-    pub(crate) fn new(index: u16, socket: Option<K::Listener>, factory: Arc<dyn Factory>) -> Self {
-        Door { index, socket, factory, ready: false, shut: Shut::default(), closing: false }
-    }
-
-    /// Starts to watch its socket.
-    pub(super) fn watch(&mut self, kernel: &mut K) -> io::Result<()> {
-        let token = Token::Listener(self.index).pack();
-        self.socket.as_mut().map_or(Ok(()), |socket| kernel.watch_listener(socket, token))
-    }
-
-    pub(super) fn handle_ready(&mut self) {
-        self.ready = true;
-    }
-
-    /// What it may wait for became free.
-    pub(super) fn handle_release(&mut self, freed: Freed) {
-        match freed {
-            Freed::Connection => (self.shut.by_limit, self.shut.by_system) = (false, None),
-            Freed::Permit => self.shut.by_limit = false,
-            Freed::Nothing => {}
-        }
-    }
-
-    pub(super) fn suspend(&mut self) {
-        self.shut.by_operator = true;
-    }
-
-    pub(super) fn resume(&mut self) {
-        self.shut.by_operator = false;
-    }
-
-    /// Those that wait already are served, then it closes.
-    pub(super) fn close_when_empty(&mut self) {
-        self.closing = true;
-        self.ready = true;
-        self.shut.by_operator = false;
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.socket.is_none()
-    }
-
-    /// Whether there is something to accept now.
-    pub(super) fn wants(&self) -> bool {
-        let Shut { by_operator, by_limit, by_system } = self.shut;
-        let open = !by_operator && !by_limit && by_system.is_none();
-        self.ready && open && self.socket.is_some()
-    }
-
-    /// How many clients wait to be accepted here, as far as is known.
-    pub(super) fn waiting(&self, kernel: &K) -> u64 {
-        let waiting = self.socket.as_ref().and_then(|socket| kernel.waiting(socket));
-        waiting.map_or(0, u64::from)
-    }
-
-    /// When it is to be looked at although nothing has happened.
-    pub(super) fn retry_at(&self) -> Option<Time> {
-        self.shut.by_system
-    }
-}
-
-impl Habit {
-    /// Whether the next connection is read at once.
-    fn is_eager(&mut self) -> bool {
-        if self.score > 0 || self.skipped >= HABIT_PROBE {
-            self.skipped = 0;
-            return true;
-        }
-        self.skipped += 1;
-        false
-    }
-
-    /// A connection was read before it was watched: was that worth it?
-    pub(super) fn learn(&mut self, spoke: bool) {
-        let step = if spoke { 1 } else { -1 };
-        self.score = (self.score + step).clamp(-HABIT_MAX, HABIT_MAX);
+#[cfg(any(test, feature = "sim"))]
+impl<K: Kernel> Newcomer<K> {
+    /// How it came in, and from where.
+    pub(crate) fn permit(&self) -> (Via, IpAddr) {
+        (self.via, self.peer.ip())
     }
 }
 
 impl<K: Kernel> Reactor<K> {
     /// Gets ready for the accept phase.
     pub(super) fn begin_accepting(&mut self) {
-        for door in &mut self.doors {
-            if door.shut.by_system.is_some_and(|at| at <= self.io.now) {
-                door.shut.by_system = None;
-            }
-        }
+        let now = self.io.now;
+        self.doors.iter_mut().for_each(|door| door.shut.expire(now));
+        self.review_alarms();
         self.accept = Cursor::default();
         self.phase = Phase::Accept;
     }
@@ -181,7 +64,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn accept_ready(&mut self) -> Option<Box<Job>> {
         while let Some(newcomer) = self.newcomers.pop_front() {
             if self.course == Course::Stop {
-                self.turn_away(newcomer.stream, newcomer.permit);
+                self.turn_away(newcomer);
             } else if let Some(job) = self.adopt(newcomer).and_then(|job| self.dispatch(job)) {
                 return Some(job);
             }
@@ -212,36 +95,28 @@ impl<K: Kernel> Reactor<K> {
         if !self.doors[index].wants() {
             return Accepted::Shut;
         }
-        let Some(permit) = self.permit(index) else { return Accepted::Shut };
-        let Some(socket) = self.doors[index].socket.as_mut() else { return Accepted::Shut };
+        if let Some(seated) = self.seat(index) {
+            return seated;
+        }
+        let Some((way, tokens)) = self.find_way(index) else { return Accepted::Shut };
+        let Door { index: listener, socket, .. } = &mut self.doors[index];
+        let (listener, Some(socket)) = (*listener, socket.as_mut()) else { return Accepted::Shut };
         match self.io.kernel.accept(socket) {
-            Ok((stream, peer)) => {
-                let door = self.doors[index].index;
-                Accepted::Connection(Newcomer { stream, peer, door, permit })
-            }
+            Ok(client) => self.receive(index, way, client),
             Err(error) => {
-                if !cfg!(switchboard_sim_mutant = "permit_kept") {
-                    self.io.common.give_back(permit);
+                let common = &self.io.common;
+                tokens.into_iter().for_each(|tokens| common.admission.refund(listener, tokens));
+                match way {
+                    Way::In(permit) if !cfg!(switchboard_sim_mutant = "permit_kept") => {
+                        // Nobody was counted, whatever the address.
+                        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                        common.give_back(permit, Via::door(listener), nobody);
+                    }
+                    Way::In(_) | Way::Look(_) | Way::Away(_) => {}
                 }
                 self.handle_accept_error(index, error)
             }
         }
-    }
-
-    /// A permit; without one the door shuts until a connection ends. It is asked for again after
-    /// saying so, since the last connection may have ended in between.
-    fn permit(&mut self, index: usize) -> Option<Permit> {
-        let admission = &self.io.common.admission;
-        if let Some(permit) = admission.try_admit() {
-            return Some(permit);
-        }
-        self.io.common.starve(self.port.index());
-        let permit = admission.try_admit();
-        if permit.is_none() {
-            self.io.counters.limit_pauses += 1;
-            self.doors[index].shut.by_limit = true;
-        }
-        permit
     }
 
     fn handle_accept_error(&mut self, index: usize, error: io::Error) -> Accepted<K> {
@@ -265,6 +140,7 @@ impl<K: Kernel> Reactor<K> {
                     door.ready = false;
                 }
                 self.io.common.starve(self.port.index());
+                self.meet(AlarmKind::Descriptors, (0, 0), None);
                 Accepted::Shut
             }
             AcceptFault::Fatal => {
@@ -282,6 +158,10 @@ impl<K: Kernel> Reactor<K> {
     fn close_door(&mut self, index: usize) {
         let door = &mut self.doors[index];
         door.ready = false;
+        if let Some((stream, _)) = door.guest.take() {
+            self.io.counters.refused += 1;
+            self.io.kernel.reset(stream);
+        }
         if let Some(mut socket) = door.socket.take() {
             // It is closed either way; that it could not be taken off the poll changes nothing.
             let _closed = self.io.kernel.unwatch_listener(&mut socket).is_err();
@@ -308,25 +188,25 @@ impl<K: Kernel> Reactor<K> {
 
     /// Makes the record of a new connection and the job that opens it.
     fn adopt(&mut self, newcomer: Newcomer<K>) -> Option<Box<Job>> {
-        let Newcomer { stream, peer, door, permit } = newcomer;
-        let eager = self.io.habits[usize::from(door)].is_eager();
-        let factory = Arc::clone(&self.doors[usize::from(door)].factory);
-        let keepalive = self.io.priors[usize::from(door)].open();
+        let Newcomer { stream, peer, via, permit } = newcomer;
+        let eager = self.io.habits[via.index()].is_eager();
+        let factory = Arc::clone(&self.doors[via.index()].factory);
+        let keepalive = self.io.priors[via.index()].open();
         let mut newcomer = Some((stream, permit));
         let made = self.table.insert_with(|_| {
             let (stream, permit) = newcomer.take().expect("asked for once");
-            Entry::new(stream, permit, door, Connection::new(peer, self.io.now, keepalive))
+            Entry::new(stream, permit, via, Connection::new(peer, self.io.now, keepalive))
         });
         let Ok(id) = made else {
             let (stream, permit) = newcomer.take()?;
-            self.turn_away(stream, permit);
+            self.turn_away(Newcomer { stream, peer, via, permit });
             return None;
         };
         self.io.counters.opened += 1;
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
-        (job.hand.now, job.hand.door) = (self.io.now, door);
-        entry.conn.lend(id, &mut job.hand, self.io.rules(door));
+        (job.hand.now, job.hand.door) = (self.io.now, via.listener());
+        entry.conn.lend(id, &mut job.hand, self.io.rules(via));
         if eager {
             // Watched when it comes to rest.
             entry.conn.handle_readable(false, self.io.now);
@@ -344,10 +224,11 @@ impl<K: Kernel> Reactor<K> {
     }
 
     /// Closes a connection that cannot be served.
-    fn turn_away(&mut self, stream: K::Stream, permit: Permit) {
+    fn turn_away(&mut self, newcomer: Newcomer<K>) {
+        let Newcomer { stream, peer, via, permit } = newcomer;
         self.io.counters.refused += 1;
         self.io.kernel.close(stream);
         self.desk.unplace();
-        self.io.common.release(permit);
+        self.io.common.release(permit, via, peer.ip());
     }
 }

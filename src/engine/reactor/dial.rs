@@ -93,6 +93,11 @@ impl<K: Kernel> Dials<K> {
         true
     }
 
+    /// Has a call made as soon as may be.
+    pub(super) fn push_call(&mut self, call: Call) {
+        self.calls.push_back(call);
+    }
+
     /// A call is over.
     pub(super) fn handle_called(&mut self) {
         self.calls_out -= 1;
@@ -277,7 +282,7 @@ impl<K: Kernel> Reactor<K> {
         match dialing.spare {
             None => dialing.spare = Some(permit),
             Some(_) if cfg!(switchboard_sim_mutant = "trial_permit_kept") => {}
-            Some(_) => self.io.common.release(permit),
+            Some(_) => self.io.common.release_dialed(permit),
         }
     }
 
@@ -285,7 +290,7 @@ impl<K: Kernel> Reactor<K> {
     fn try_addr(&mut self, of: u32, dialing: &mut Dialing<K>, addr: SocketAddr) {
         let now = self.io.now;
         let spare = dialing.spare.take();
-        let Some(permit) = spare.or_else(|| self.io.common.admission.try_admit()) else {
+        let Some(permit) = spare.or_else(|| self.io.common.admission.try_dial()) else {
             dialing.dial.handle_no_room();
             return;
         };
@@ -321,7 +326,7 @@ impl<K: Kernel> Reactor<K> {
         let Dialing { factory, answer, .. } = dialing;
         let now = self.io.now;
         // The number after those of the listeners.
-        let door = u16::try_from(self.doors.len()).expect("listeners are counted in 16 bits");
+        let door = self.io.common.admission.outbound();
         let keepalive = self.io.priors[usize::from(door)].open();
         let mut parts = Some((stream, permit));
         let made = self.table.insert_with(|_| {
@@ -331,7 +336,7 @@ impl<K: Kernel> Reactor<K> {
         let Ok(id) = made else {
             let (stream, permit) = parts.take()?;
             self.io.kernel.close(stream);
-            self.io.common.release(permit);
+            self.io.common.release_dialed(permit);
             self.note_failure(answer, ConnectCause::Full, Vec::new());
             return None;
         };
@@ -342,7 +347,7 @@ impl<K: Kernel> Reactor<K> {
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
         entry.conn.attach(Arc::clone(&gate));
-        (job.hand.now, job.hand.door) = (now, door);
+        (job.hand.now, job.hand.door) = (now, door.listener());
         entry.conn.lend(id, &mut job.hand, self.io.rules(door));
         entry.watch = Watch::Input;
         let stream = entry.stream.as_mut()?;
@@ -368,7 +373,7 @@ impl<K: Kernel> Reactor<K> {
             self.keep_permit(dialing, permit);
             dialing.dial.handle_failed(addr, io::ErrorKind::TimedOut.into(), self.io.now);
         }
-        dialing.spare.take().into_iter().for_each(|permit| self.io.common.release(permit));
+        dialing.spare.take().into_iter().for_each(|permit| self.io.common.release_dialed(permit));
     }
 
     fn give_up_dial(&mut self, mut dialing: Dialing<K>, cause: ConnectCause) {

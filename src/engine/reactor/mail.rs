@@ -108,6 +108,8 @@ impl<K: Kernel> Reactor<K> {
 
     /// The turn goes on, or the reactor ends if there is nothing left.
     pub(super) fn end_turn(&mut self) {
+        self.weigh();
+        self.look_at_queues();
         self.table.shrink();
         if self.table.is_empty() {
             self.io.pool.trim(1);

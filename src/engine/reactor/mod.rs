@@ -9,18 +9,23 @@
 //! ```
 
 mod accept;
+mod admit;
 mod apply;
+mod door;
 mod drain;
 mod dial;
 mod mail;
 mod reap;
+mod ring;
 mod stream;
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-pub(crate) use accept::{Door, Newcomer};
+pub(crate) use self::accept::Newcomer;
+pub(crate) use self::door::Door;
+use self::ring::Ring;
 
 use self::drain::Farewells;
 use self::stream::{Io, May};
@@ -29,7 +34,7 @@ use super::desk::{Common, Desk, Letter};
 use super::sched::{Leased, Port, Step};
 use crate::core::conn::{Connection, Lapse};
 use crate::core::job::{Done, Job, Kind};
-use crate::core::limits::Permit;
+use crate::core::limits::{Permit, Via};
 use crate::parts::table::Table;
 use crate::sys::{Event, Kernel};
 use crate::words::error::Error;
@@ -52,6 +57,9 @@ pub(crate) struct Reactor<K: Kernel> {
     /// Connections that it is making, and calls that were asked of it.
     dials: dial::Dials<K>,
     accept: accept::Cursor,
+    /// From which slot on a connection that makes room is looked for.
+    evict_from: usize,
+    ring: Ring,
     /// Accepted by other reactors for this one.
     newcomers: VecDeque<Newcomer<K>>,
     /// Last calls of sessions that have not come back.
@@ -98,13 +106,13 @@ struct Entry<K: Kernel> {
     stream: Option<K::Stream>,
     permit: Permit,
     watch: Watch,
-    /// Through which listener it came.
-    door: u16,
+    /// Through which listener it came, and whether it counts among those of its client.
+    door: Via,
     conn: Connection,
 }
 
 impl<K: Kernel> Entry<K> {
-    fn new(stream: K::Stream, permit: Permit, door: u16, conn: Connection) -> Self {
+    fn new(stream: K::Stream, permit: Permit, door: Via, conn: Connection) -> Self {
         Entry { stream: Some(stream), permit, watch: Watch::Nothing, door, conn }
     }
 }
@@ -171,6 +179,8 @@ impl<K: Kernel> Reactor<K> {
             doors,
             dials: dial::Dials::default(),
             accept: accept::Cursor::default(),
+            evict_from: 0,
+            ring: Ring::default(),
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
@@ -201,10 +211,15 @@ impl<K: Kernel> Reactor<K> {
         patience
     }
 
-    /// Connections that it holds a permit for.
+    /// How those came in that it holds a permit for, and from where.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn permit_count(&self) -> usize {
-        self.table.len() + self.newcomers.len() + self.dials.permit_count()
+    pub(crate) fn permits(&self) -> impl Iterator<Item = (Via, std::net::IpAddr)> {
+        let inside = self.table.iter().map(|(_, entry)| (entry.door, entry.conn.peer_ip()));
+        let newcomers = self.newcomers.iter().map(Newcomer::permit);
+        let outbound = self.io.common.admission.outbound();
+        let nobody = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        let dials = std::iter::repeat_n((outbound, nobody), self.dials.permit_count());
+        inside.chain(newcomers).chain(dials)
     }
 
     /// Waits for something to do: the only phase that may block.
@@ -251,6 +266,7 @@ impl<K: Kernel> Reactor<K> {
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
         let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
         let others = retry.into_iter().chain(farewell).chain(self.dials.next_deadline());
+        let others = others.chain(self.ring.review_at());
         let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
@@ -402,6 +418,12 @@ impl<K: Kernel> Reactor<K> {
             && !self.desk.mailbox.has_mail()
     }
 
+    /// How many clients wait to be accepted, as far as is known.
+    fn waiting(&self) -> u64 {
+        let queues = self.doors.iter().filter_map(|door| door.waiting(&self.io.kernel));
+        queues.map(|(waiting, _)| u64::from(waiting)).sum()
+    }
+
     pub(crate) fn snapshot(&self) -> ReactorSnapshot {
         let pool = self.io.pool.stats();
         let counters = &self.io.counters;
@@ -410,7 +432,7 @@ impl<K: Kernel> Reactor<K> {
             connections: self.table.len(),
             connecting: self.dials.count() + self.desk.asked_count(),
             handlers_out: self.table.iter().filter(|(_, entry)| entry.conn.is_out()).count(),
-            waiting: self.doors.iter().map(|door| door.waiting(&self.io.kernel)).sum(),
+            waiting: self.waiting(),
             opened: counters.opened,
             dialed: counters.dialed,
             dial_failures: counters.dial_failures,
@@ -427,6 +449,11 @@ impl<K: Kernel> Reactor<K> {
             refused: counters.refused,
             accept_errors: counters.accept_errors,
             limit_pauses: counters.limit_pauses,
+            listener_pauses: counters.listener_pauses,
+            rate_pauses: counters.rate_pauses,
+            rejected_full: counters.rejected_full,
+            rejected_rate: counters.rejected_rate,
+            rejected_client: counters.rejected_client,
             descriptor_pauses: counters.descriptor_pauses,
             frames: counters.frames,
             shed: counters.shed,

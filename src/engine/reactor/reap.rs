@@ -61,7 +61,7 @@ impl<K: Kernel> Reactor<K> {
             self.io.wheel.cancel(timer, id);
         }
         self.desk.unplace();
-        self.io.common.release(entry.permit);
+        self.io.common.release(entry.permit, entry.door, entry.conn.peer_ip());
         let timed = entry.conn.lane.is_slow();
         let (session, reason) = entry.conn.into_end();
         self.io.counters.close(reason.cause());

@@ -6,11 +6,12 @@ use std::io::{ErrorKind, IoSlice};
 
 use bytes::BytesMut;
 
-use super::accept::Habit;
+use super::door::Habit;
 use super::{Entry, Watch};
 use crate::core::conn::{Next, Rules};
 use crate::core::job::{Input, Job};
 use crate::core::keepalive::Prior;
+use crate::core::limits::Via;
 use crate::engine::counters::Counters;
 use crate::engine::desk::Common;
 use crate::parts::buf::{BufferPool, Outbox};
@@ -144,10 +145,10 @@ impl<K: Kernel> Io<K> {
         job
     }
 
-    /// What holds for the connections of listener number `listener`.
+    /// What holds for the connections that came in so.
     #[inline]
-    pub(super) fn rules(&self, listener: u16) -> Rules<'_> {
-        let at = usize::from(listener);
+    pub(super) fn rules(&self, via: Via) -> Rules<'_> {
+        let at = via.index();
         let timeouts = &self.common.listening[at].timeouts;
         Rules {
             limits: &self.common.limits,
@@ -225,7 +226,7 @@ impl<K: Kernel> Io<K> {
         let taken = entry.conn.take_session(id, &mut job.hand, self.rules(entry.door));
         let (session, errand) = taken?;
         job.serve_later(session, errand);
-        (job.hand.now, job.hand.door) = (self.now, entry.door);
+        (job.hand.now, job.hand.door) = (self.now, entry.door.listener());
         job.input = Input { given_bytes: bytes.len(), bytes, leased };
         job.timed = entry.conn.lane.is_slow();
         Some(job)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::app::{HEAD, Op, frame, parse};
 use super::net::{Net, Received, Socket};
-use super::plan::Plan;
+use super::plan::{FAREWELL, Plan};
 use super::random::Random;
 use super::trace::{Note, Verb};
 use crate::words::clock::Time;
@@ -158,6 +158,16 @@ impl Client {
         self.ends.iter().filter(|&&end| end <= bytes).count()
     }
 
+    /// Whether so many bytes of it are whole frames.
+    pub(super) fn is_whole(&self, bytes: usize) -> bool {
+        bytes == 0 || self.ends.contains(&bytes)
+    }
+
+    /// Whether it was told anything.
+    pub(super) fn was_told(&self) -> bool {
+        self.received > 0
+    }
+
     /// Whether it has stopped to listen, so that nothing can be said of what it was sent.
     pub(super) fn is_rude(&self) -> bool {
         match self.script.leave {
@@ -289,6 +299,10 @@ impl Client {
 
     /// Takes the frames apart that have come.
     fn digest(&mut self, id: usize) -> Result<(), String> {
+        if self.input.first() == FAREWELL.first() {
+            let alone = self.received == self.input.len() && FAREWELL.starts_with(&self.input);
+            return if alone { Ok(()) } else { Err(String::from("a farewell among replies")) };
+        }
         loop {
             let Some(&[high, low]) = self.input.get(..2) else { return Ok(()) };
             let len = usize::from(u16::from_be_bytes([high, low]));
@@ -355,7 +369,7 @@ impl Script {
         let late = Duration::from_secs(if random.one_in(64) { 12 } else { 0 });
         Script {
             start: Duration::from_nanos(random.range(0, storm)) + late,
-            listener: random.below(plan.listeners),
+            listener: random.below(plan.listening.len()),
             frames,
             ahead: if random.one_in(2) { 1 } else { random.size(1, 12) },
             write: random.magnitude(1, 4_000) + 16,

@@ -25,6 +25,12 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
     if !accepted {
         return claim(life.made == 0, "a handler for a connection that nobody accepted");
     }
+    if life.made == 0 && !net.stopping && (facts.turned_away || facts.reset_by_server) {
+        // A client that is told nothing is reset.
+        let told = client.end != Some(End::Eof) || client.was_told();
+        claim(told, "a client that was turned away saw an end without a word")?;
+        return claim(plan.turns_away().contains(&true), "a client was turned away");
+    }
     let has_life = life.made == 1 || net.stopping;
     claim(has_life, &format!("{} handlers were made", life.made))?;
     if life.opened == 0 {
@@ -36,6 +42,10 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
     claim(calls == (1, 1, 1), &format!("(opened, closed, dropped) are {calls:?}"))?;
     let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
     let told = format!("{reason}, {life:?}, {facts:?}");
+    if matches!(reason.cause(), Cause::Evicted) {
+        let idle = client.is_whole(facts.read_bytes) && reason.unsent_bytes() == 0;
+        claim(idle, &format!("it made room in the middle of something: {told}"))?;
+    }
     claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;
     let timed = matches!(reason.cause(), Cause::FrameTimeout | Cause::FirstFrameTimeout);
     let whole = client.frames_within(facts.read_bytes);
@@ -63,6 +73,8 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         }
         Cause::FrameTimeout => is_fair_wait(plan, life, facts, plan.limits.timeouts.frame),
         Cause::IdleTimeout => is_fair_silence(plan, facts),
+        Cause::Evicted => plan.evicts(),
+        Cause::Refused => false,
         Cause::Overflow => life.overflowed || life.pushes > 0,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,

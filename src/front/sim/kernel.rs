@@ -1,13 +1,14 @@
 //! `SimKernel`: the kernel's contract kept to the letter and no further, with faults.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::net::{self, Net, ServerEnd, Watch};
+use super::plan::FAREWELL;
 use super::trace::{Note, Outcome, Verb};
 use crate::parts::mailbox::Wake;
 use crate::sys::{AcceptFault, Event, Kernel, accept_codes};
@@ -45,7 +46,13 @@ pub(super) struct SimWake {
 
 /// The address of the client with this socket.
 pub(super) fn addr_of(id: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], u16::try_from(id).unwrap_or(u16::MAX)))
+    let (near, far) = ([0, 1, 2][id % 3], [0, 1][id / 3 % 2]);
+    let ip = match id % 4 {
+        0 => IpAddr::from([0xfd00, 0, 0, far, 0, 0, 0, near]),
+        1 => IpAddr::V6(Ipv4Addr::from([10, 0, 0, 1]).to_ipv6_mapped()),
+        _ => IpAddr::from([10, 0, 0, u8::try_from(near).unwrap_or(0)]),
+    };
+    SocketAddr::new(ip, u16::try_from(id).unwrap_or(u16::MAX))
 }
 
 /// The socket behind an address.
@@ -155,12 +162,13 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             return Err(ErrorKind::WouldBlock.into());
         };
         net.hold(id);
+        net.check_pace(listener.id);
         net.note(Note::Accepted(listener.id, id));
         let stream = SimStream { net: Arc::clone(&self.net), id, closed: false };
         Ok((stream, addr_of(id)))
     }
 
-    fn waiting(&self, _: &Self::Listener) -> Option<u32> {
+    fn waiting(&self, _: &Self::Listener) -> Option<(u32, u32)> {
         None
     }
 
@@ -314,6 +322,9 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             }
             let bytes: Vec<u8> =
                 parts.iter().flat_map(|part| part.iter().copied()).take(count).collect();
+            if !net.sockets[id].down.fin_sent && bytes.first() == FAREWELL.first() {
+                net.sockets[id].facts.turned_away = true;
+            }
             net.put_down(id, &bytes);
             let now = net.now;
             let facts = &mut net.sockets[id].facts;
@@ -360,10 +371,11 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         let facts = &net.sockets[id].facts;
         let waited = facts.shutdown_at.map(|at| net.now.since(at));
         let over = facts.eof_told || facts.error_told || facts.watch_failed || net.stopping;
+        let dispensable = facts.turned_away || net.doorman.evicts;
         let lingered = waited.is_some_and(|waited| waited >= net.linger);
         let discarded = facts.read_bytes > net.linger_bytes;
         let unconnected = net.is_unconnected(id);
-        if !over && !lingered && !discarded && !unconnected {
+        if !over && !lingered && !discarded && !unconnected && !dispensable {
             net.fail(format!(
                 "socket {id} was closed before its client or time had come to an end"
             ));

@@ -13,6 +13,7 @@
 
 mod app;
 mod client;
+mod crowd;
 mod dialer;
 mod judge;
 mod kernel;

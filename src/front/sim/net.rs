@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::crowd::Doorman;
 use super::plan::{Arming, Faults, Plan};
 
 use super::random::{Odds, Random};
@@ -32,7 +33,7 @@ pub(super) struct Net {
     pub(super) exhausted_until: Time,
     /// Sockets that the server holds.
     pub(super) held: Vec<usize>,
-    pub(super) held_max: usize,
+    pub(super) doorman: Doorman,
     pub(super) linger: Duration,
     pub(super) linger_bytes: usize,
     /// The server was told to stop: it owes nobody anything.
@@ -140,6 +141,8 @@ pub(super) struct Facts {
     pub(super) shutdown_at: Option<Time>,
     pub(super) closed_at: Option<Time>,
     pub(super) reset_by_server: bool,
+    /// The server has said farewell to a client that it did not let in.
+    pub(super) turned_away: bool,
     /// The server closed when it had lingered long enough, though the client had not finished.
     pub(super) lingered_out: bool,
 }
@@ -180,7 +183,7 @@ impl Net {
             polls: vec![Poll::default(); plan.sched.reactors],
             exhausted_until: Time::ZERO,
             held: Vec::new(),
-            held_max: plan.limits.connections_max,
+            doorman: Doorman::new(plan),
             linger: plan.limits.timeouts.linger.unwrap_or(Duration::MAX),
             linger_bytes: plan.limits.linger_bytes,
             stopping: false,

@@ -3,12 +3,14 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::random::{Odds, Random};
 use super::route::{Fate, Route};
 use crate::engine::desk::DialTimes;
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
-use crate::words::config::{Idle, Limits, Placement, Timeouts};
+use crate::words::config::{Idle, Limits, Listening, Placement, Rate, Timeouts, WhenFull};
 
 /// What is to be simulated.
 #[derive(Clone, Debug)]
@@ -16,7 +18,7 @@ pub(super) struct Plan {
     pub(super) sched: SchedConfig,
     pub(super) limits: Limits,
     pub(super) placement: Placement,
-    pub(super) listeners: usize,
+    pub(super) listening: Vec<Listening>,
     pub(super) clients: usize,
     /// What lies behind the addresses that the server may connect to.
     pub(super) routes: Vec<Route>,
@@ -113,6 +115,8 @@ pub(super) struct Faults {
     pub(super) handle: Odds,
     /// The operator suspends and resumes.
     pub(super) suspend: Odds,
+    /// The operator changes who is let in.
+    pub(super) readmit: Odds,
     /// The longest stall or pause.
     pub(super) delay: Duration,
     /// The longest that news of input is kept back.
@@ -126,6 +130,9 @@ impl Faults {
     }
 }
 
+/// What clients are told who are turned away: no frame begins like that.
+pub(super) const FAREWELL: &[u8] = b"\xff\xfffull";
+
 const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 
@@ -135,6 +142,20 @@ impl Plan {
         self.limits.timeouts.write_stall.unwrap_or(Duration::MAX)
     }
 
+    /// Whether clients may be turned away for that: a maximum, a rate, too many of one.
+    pub(super) fn turns_away(&self) -> [bool; 3] {
+        let any = |is: fn(&Listening) -> bool| self.listening.iter().any(is);
+        let full = any(|listening| listening.when_full != WhenFull::Pause);
+        let fast = any(|listening| listening.when_too_fast == WhenFull::Reject);
+        let paced = self.limits.accept_rate.is_some() || any(|l| l.accept_rate.is_some());
+        [full, fast && paced, self.limits.connections_per_client_max.is_some()]
+    }
+
+    /// Whether connections may be ended to make room.
+    pub(super) fn evicts(&self) -> bool {
+        self.listening.iter().any(|listening| listening.when_full == WhenFull::EvictIdle)
+    }
+
     /// What `random` will have it.
     pub(super) fn draw(random: &mut Random) -> Plan {
         let short_read_drains = random.one_in(3);
@@ -142,14 +163,17 @@ impl Plan {
         let arming = if edge { Arming::Edge } else { Arming::Told };
         let storm = MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1);
         let (routes, dials) = dials(random, storm);
+        let sched = sched(random);
+        let limits = limits(random);
+        let listening = (0..random.size(1, 2)).map(|_| listening(random, &limits)).collect();
         Plan {
-            sched: sched(random),
-            limits: limits(random),
+            sched,
+            limits,
+            listening,
             placement: match random.one_in(2) {
                 true => Placement::ReusePort,
                 false => Placement::LeastLoaded,
             },
-            listeners: random.size(1, 2),
             clients: random.magnitude(1, 24),
             arming,
             short_read_drains,
@@ -199,6 +223,7 @@ fn limits(random: &mut Random) -> Limits {
     if random.one_in(2) {
         limits.connections_max = random.size(1, 6);
     }
+    admission(random, &mut limits);
     limits.accepts_per_turn = random.size(1, 8);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
     limits.pool_retained_max = random.size(0, 4);
@@ -215,6 +240,46 @@ fn limits(random: &mut Random) -> Limits {
     limits.linger_bytes = random.magnitude(64, 64 << 10);
     limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
     limits
+}
+
+fn admission(random: &mut Random, limits: &mut Limits) {
+    if random.one_in(4) {
+        limits.connections_per_client_max = Some(random.size(1, 4));
+        limits.client_prefix_v4 = [0, 24, 32][random.below(3)];
+        limits.client_prefix_v6 = [48, 64, 128][random.below(3)];
+    }
+    limits.accept_rate = rate(random);
+    limits.alarm_percent = u8::try_from(random.size(1, 100)).unwrap_or(100);
+    limits.alarm_cool_down = MILLI * u32::try_from(random.magnitude(1, 1_000)).unwrap_or(1);
+}
+
+fn listening(random: &mut Random, limits: &Limits) -> Listening {
+    let mut listening = Listening::of(limits);
+    listening.connections_max = random.one_in(3).then(|| random.size(1, 4));
+    listening.accept_rate = rate(random);
+    listening.when_full = policy(random);
+    if random.one_in(4) {
+        listening.when_too_fast = WhenFull::Reject;
+    }
+    if random.one_in(2) {
+        listening.farewell = Bytes::from_static(FAREWELL);
+    }
+    listening
+}
+
+fn rate(random: &mut Random) -> Option<Rate> {
+    let rate = Rate::per_second(random.magnitude(20, 5_000) as u64);
+    let burst = random.size(1, 8) as u64;
+    random.one_in(5).then(|| rate.burst(burst))
+}
+
+/// One of them, most often to wait.
+pub(super) fn policy(random: &mut Random) -> WhenFull {
+    match random.below(6) {
+        0 => WhenFull::Reject,
+        1 => WhenFull::EvictIdle,
+        _ => WhenFull::Pause,
+    }
 }
 
 /// Times that come to an end while clients dawdle.
@@ -281,6 +346,7 @@ fn faults(random: &mut Random) -> Faults {
         spawn: odds(90),
         handle: odds(60),
         suspend: odds(2),
+        readmit: odds(10),
         delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
         hold: MICRO * u32::try_from(random.size(200, 400_000)).unwrap_or(1),
     }

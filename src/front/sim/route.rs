@@ -71,8 +71,8 @@ impl Net {
         socket.facts.accepted_at = Some(now);
         socket.facts.heard_at = now;
         self.held.push(id);
-        if self.held.len() > self.held_max {
-            let (held, max) = (self.held.len(), self.held_max);
+        if self.held.len() > self.doorman.held_max {
+            let (held, max) = (self.held.len(), self.doorman.held_max);
             self.fail(format!("{held} connections, but {max} allowed"));
         }
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::app::App;
 use super::client::Client;
+use super::crowd::{Crowd, Ear, NOBODY};
 use super::dialer::{Calls, Dialed};
 use super::judge::judge;
 use super::kernel::{SimKernel, SimListener, SimWake, id_of};
 use super::net::Net;
-use super::plan::{Ending, Faults, Plan};
+use super::plan::{Ending, Faults, Plan, policy};
 use super::random::Random;
 use super::trace::Note;
 use super::{Failure, Summary};
@@ -56,6 +57,7 @@ pub(super) struct World<'s, const DRAINS: bool> {
     /// When the operator ends it all, if not when the clients have left.
     end_at: Option<Time>,
     suspended: bool,
+    crowd: Crowd,
     steps: u64,
     /// Who could go on now; scratch.
     due: Vec<Actor>,
@@ -134,10 +136,12 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let mut listening = vec![Listening::of(&plan.limits); plan.listeners];
+    let mut listening = plan.listening.clone();
     listening.push(Listening::outbound(&plan.limits));
-    let listening = listening.into();
-    let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
+    let common = Common::new(plan.limits.clone(), listening.into(), plan.placement);
+    let ear = Ear::default();
+    let tell = random.one_in(2).then(|| ear.tell());
+    let common = Arc::new(common.predictable().with_bell(tell));
     let (stage, stats, factory, spawner) = build::<DRAINS>(plan, net, &app, &common);
     let mut clients: Vec<_> =
         (0..plan.routes.len()).map(|id| Client::behind(plan, random.fork(), id)).collect();
@@ -163,6 +167,7 @@ fn play<const DRAINS: bool>(
         phase: Phase::Storm,
         end_at: (plan.ending != Ending::Quiet).then_some(end_at),
         suspended: false,
+        crowd: Crowd::default(),
         steps: 0,
         due: Vec::new(),
     };
@@ -172,7 +177,8 @@ fn play<const DRAINS: bool>(
     world.check_dials()?;
     let steps = world.steps;
     drop(world);
-    sum_up(&stage, &common, net, &stats, Summary { steps, ..Summary::default() })
+    ear.check(plan, lock(net).now.since(plan.epoch))?;
+    sum_up((&stage, plan), &common, net, &stats, Summary { steps, ..Summary::default() })
         .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
 }
 
@@ -200,7 +206,7 @@ fn build<const DRAINS: bool>(
         handler: move |peer| maker.handler(id_of(peer)),
     });
     let reactors = ports.into_iter().zip(desks).enumerate().map(|(index, (port, desk))| {
-        let doors = (0..plan.listeners).map(|number| {
+        let doors = (0..plan.listening.len()).map(|number| {
             let here = match plan.placement {
                 Placement::ReusePort => true,
                 Placement::LeastLoaded => number % plan.sched.reactors == index,
@@ -372,15 +378,34 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if wanted && self.random.one_in(4) {
             self.spawn();
         }
-        let toggles = {
+        let (toggles, readmits) = {
             let mut net = lock(self.net);
-            net.strikes(|faults| faults.suspend)
+            (net.strikes(|faults| faults.suspend), net.strikes(|faults| faults.readmit))
         };
+        if readmits {
+            self.readmit();
+        }
         if toggles {
             self.suspended = !self.suspended;
             let order = if self.suspended { Order::Suspend } else { Order::Resume };
             self.order(&order, "suspend or resume");
         }
+    }
+
+    /// The operator changes a maximum or a policy, within what the plan says.
+    fn readmit(&mut self) {
+        let base = self.common.admission.settings();
+        let mut new = base.clone();
+        let most = self.plan.limits.connections_max;
+        new.connections_max = self.random.size(1, most.min(6));
+        let number = self.random.below(new.listeners.len());
+        let own = &mut new.listeners[number];
+        own.connections_max = self.random.one_in(2).then(|| self.random.size(1, 4));
+        if self.plan.evicts() {
+            own.when_full = policy(&mut self.random);
+        }
+        lock(self.net).note(Note::Operator("readmit"));
+        self.common.change_admission(&base, &new);
     }
 
     fn post_late(&mut self) {
@@ -452,16 +477,18 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if self.steps > STEPS_MAX {
             return Err(format!("no rest after {STEPS_MAX} steps; {:?}", self.driver));
         }
-        let mut permits = 0;
-        self.driver.look(|reactor| permits += reactor.permit_count());
+        let mut there = Vec::new();
+        self.driver.look(|reactor| there.extend(reactor.permits()));
         for desk in self.common.desks() {
-            desk.mailbox.peek(|letter| permits += usize::from(matches!(letter, Letter::Adopt(_))));
-            permits += desk.asked_count();
+            desk.mailbox.peek(|letter| {
+                if let Letter::Adopt(newcomer) = letter {
+                    there.push(newcomer.permit());
+                }
+            });
+            let outbound = self.common.admission.outbound();
+            there.extend((0..desk.asked_count()).map(|_| (outbound, NOBODY)));
         }
-        let count = self.common.admission.count();
-        if count != permits {
-            return Err(format!("{count} permits are out for {permits} connections"));
-        }
+        self.crowd.check(&self.common.admission, &there)?;
         let jobs = (0..self.driver.thread_count()).filter_map(|thread| {
             let job = self.driver.job(thread).filter(|job| job.has_connection());
             let done = self.driver.done(thread).filter(|done| done.kind.has_connection());
@@ -498,9 +525,24 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
     }
 }
 
+/// Nobody was turned away but for a limit that there is.
+fn check_turned_away<const DRAINS: bool>(
+    reactors: &[Reactor<Kernel<DRAINS>>],
+    plan: &Plan,
+) -> Result<(), String> {
+    let mut turned_away = [0; 3];
+    for reactor in reactors {
+        let counters = reactor.counters();
+        let here = [counters.rejected_full, counters.rejected_rate, counters.rejected_client];
+        turned_away.iter_mut().zip(here).for_each(|(sum, here)| *sum += here);
+    }
+    let fair = turned_away.iter().zip(plan.turns_away()).all(|(&count, may)| count == 0 || may);
+    if fair { Ok(()) } else { Err(format!("turned away for nothing: {turned_away:?}")) }
+}
+
 /// What must be true when all is over, and what there was.
 fn sum_up<const DRAINS: bool>(
-    stage: &Stage<Reactor<Kernel<DRAINS>>>,
+    (stage, plan): (&Stage<Reactor<Kernel<DRAINS>>>, &Plan),
     common: &Common<Kernel<DRAINS>>,
     net: &Mutex<Net>,
     stats: &Stats,
@@ -534,6 +576,7 @@ fn sum_up<const DRAINS: bool>(
     if !held.is_empty() {
         return Err(format!("sockets {held:?} were never closed"));
     }
+    check_turned_away(&reactors, plan)?;
     let stats = stats.snapshot();
     let net = lock(net);
     Ok(Summary {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Overflow, Timeouts, check, check_time};
+use super::admission::{check_rate, check_when_too_fast};
+use super::{Overflow, Rate, Timeouts, WhenFull, check, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -28,11 +29,40 @@ use crate::words::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Connections open at once, over all reactors. Further ones wait in the system's accept queue;
+    /// Connections open at once, over all reactors. What happens to further ones says `when_full`;
     /// those that the program opens itself are refused.
     /// Default: the soft limit of open files less a reserve of 64, at least 64; 65,536 where the
     /// platform has no such limit (Windows). Range: 1 to 2³¹.
     pub connections_max: usize,
+    /// Connections open at once of one client, over all reactors and listeners. A client is a
+    /// network of addresses: see `client_prefix_v4` and `client_prefix_v6`; ports do not count, and
+    /// an IPv4 address that is mapped into IPv6 is the same as without. A connection beyond it is
+    /// closed at once, as with [`WhenFull::Reject`]: to pause would be to punish the others.
+    /// Default: `None`, as many as come: behind a proxy, and in an office or a phone network that
+    /// share one address, many clients look like one. Range: 1 to 2³¹.
+    pub connections_per_client_max: Option<usize>,
+    /// How many leading bits of an IPv4 address say who the client is. Default: 32, all of them.
+    /// Range: 0 to 32.
+    pub client_prefix_v4: u8,
+    /// How many leading bits of an IPv6 address say who the client is. Default: 64, since a
+    /// household or a single host has that much to itself. Range: 0 to 128.
+    pub client_prefix_v6: u8,
+    /// Connections accepted per second, over all reactors and listeners; those that are turned away
+    /// count. Default: `None`, as many as come. Range: 1 to 1,000,000 per second and at once.
+    pub accept_rate: Option<Rate>,
+    /// What is done about a client when a maximum of connections is reached; each listener may have
+    /// [its own way](crate::config::Listening::when_full). Default: [`WhenFull::Pause`].
+    pub when_full: WhenFull,
+    /// What is done about a client that comes when a rate of accepts is reached:
+    /// [`WhenFull::Pause`] or [`WhenFull::Reject`]; each listener may have
+    /// [its own way](crate::config::Listening::when_too_fast). Default: [`WhenFull::Pause`].
+    pub when_too_fast: WhenFull,
+    /// At how many per cent of a maximum an [alarm](crate::Builder::on_alarm) is raised; it is over
+    /// at nine tenths of that. Default: 90. Range: 1 to 100.
+    pub alarm_percent: u8,
+    /// How long after one [alarm](crate::Builder::on_alarm) of a kind there is none of that kind.
+    /// Default: 60 s. Range: 1 ms to 7 days.
+    pub alarm_cool_down: Duration,
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
     pub backlog: u32,
@@ -102,6 +132,14 @@ impl Limits {
         };
         Limits {
             connections_max,
+            connections_per_client_max: None,
+            client_prefix_v4: 32,
+            client_prefix_v6: 64,
+            accept_rate: None,
+            when_full: WhenFull::Pause,
+            when_too_fast: WhenFull::Pause,
+            alarm_percent: 90,
+            alarm_cool_down: Duration::from_secs(60),
             backlog: 4_096,
             accepts_per_turn: 64,
             events_per_turn: 1_024,
@@ -124,6 +162,16 @@ impl Limits {
     /// Refuses what is outside of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
         check("connections_max", self.connections_max, 1..=1 << 31)?;
+        if let Some(max) = self.connections_per_client_max {
+            check("connections_per_client_max", max, 1..=1 << 31)?;
+        }
+        check("client_prefix_v4", self.client_prefix_v4, 0..=32)?;
+        check("client_prefix_v6", self.client_prefix_v6, 0..=128)?;
+        check_rate(self.accept_rate)?;
+        check_when_too_fast(self.when_too_fast)?;
+        check("alarm_percent", self.alarm_percent, 1..=100)?;
+        let week = Duration::from_secs(7 * 24 * 60 * 60);
+        check_time("alarm_cool_down", self.alarm_cool_down, MS..=week)?;
         check("backlog", self.backlog, 1..=65_535)?;
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;

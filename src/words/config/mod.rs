@@ -1,5 +1,6 @@
 //! What a server can be told: options with their defaults, units and allowed ranges.
 
+mod admission;
 mod choices;
 mod idle;
 mod limits;
@@ -12,6 +13,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub(crate) use self::admission::Filter;
+pub use self::admission::{Admission, ListenerAdmission, WhenFull};
 pub use self::choices::{Overflow, Placement, Scheduling};
 pub use self::idle::Idle;
 pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
