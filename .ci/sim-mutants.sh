@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 bugs="cancelled_fires
 closed_twice
 deadline_of_turn
+debt_forgiven
 door_unheeded
 exhausted_forgotten
 farewell_unheeded
@@ -23,6 +24,7 @@ requeue_forgotten
 room_forgotten
 seen_unnoted
 short_read_drains
+slot_overslept
 sooner_unsaid
 timer_early
 unserved_forgotten

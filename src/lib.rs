@@ -102,7 +102,9 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Idle, Listening, Placement, Rate, Scheduling, Timeouts};
+    pub use crate::words::config::{
+        Idle, Listening, Placement, Rate, Scheduling, Shaper, Timeouts,
+    };
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.

@@ -9,10 +9,11 @@ use bytes::Bytes;
 
 use super::codec::Codec;
 use super::handle::{Gate, Handle, Office};
+use super::shaping::Reshape;
 use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::words::clock::Time;
-use crate::words::config::Timeouts;
+use crate::words::config::{Rate, Shaper, Timeouts};
 use crate::words::error::BoxError;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
@@ -47,8 +48,14 @@ pub(crate) struct Hand {
     pub(crate) unserved: bool,
     /// ... or that its input has ended.
     pub(crate) eof_left: bool,
+    /// ... or that the server drains.
+    pub(crate) drain_left: bool,
     /// Frames that were handled.
-    pub(crate) frames_count: u32,
+    pub(crate) frames_count: usize,
+    /// How many may be, before others get their turn.
+    pub(crate) frames_max: usize,
+    /// What was changed of the rates that the connection is held to.
+    pub(crate) reshape: Option<Box<Reshape>>,
 }
 
 /// What a job decided about its connection; a stronger one replaces a weaker one.
@@ -98,7 +105,10 @@ impl Hand {
             paused: false,
             unserved: false,
             eof_left: false,
+            drain_left: false,
             frames_count: 0,
+            frames_max: usize::MAX,
+            reshape: None,
         }
     }
 
@@ -112,6 +122,13 @@ impl Hand {
     #[inline]
     pub(crate) fn reads(&self) -> bool {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)
+    }
+
+    /// Whether no further frame is shown in this job.
+    #[inline]
+    pub(crate) fn stops(&self) -> bool {
+        let paused = self.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded");
+        paused || self.frames_count >= self.frames_max
     }
 
     /// Takes the next timer that is due, if the protocol is still to hear of it.
@@ -299,6 +316,43 @@ impl<'a, M> Context<'a, M> {
         change(timeouts);
         timeouts.clamp();
         hand.timeouts_changed = true;
+    }
+
+    /// Bounds what is read from this connection, in bytes, or no longer; it begins as its listener
+    /// says. Counts from when the handler returns. A rate that is out of its range is brought to
+    /// the nearer end; what is left of the former one, or owed, stays.
+    ///
+    /// ```
+    /// use switchboard::config::Rate;
+    /// use switchboard::handler_fn;
+    ///
+    /// // Who uploads does so at 1 MiB per second.
+    /// let upload = handler_fn(|cx, bytes| {
+    ///     if bytes.starts_with(b"upload") {
+    ///         cx.set_read_rate(Some(Rate::per_second(1 << 20)));
+    ///     }
+    ///     cx.send(bytes)
+    /// });
+    /// # drop(upload);
+    /// ```
+    pub fn set_read_rate(&mut self, rate: Option<Rate>) {
+        self.hand.reshape.get_or_insert_default().read = Some(rate);
+    }
+
+    /// The same for what is written to it, this call's output included.
+    pub fn set_send_rate(&mut self, rate: Option<Rate>) {
+        self.hand.reshape.get_or_insert_default().send = Some(rate);
+    }
+
+    /// Makes this connection one of the group that shares `shaper`, in place of a group that it
+    /// has joined before. It belongs to that of its [`Listening`](crate::config::Listening), too.
+    pub fn join_shaper(&mut self, shaper: &Shaper) {
+        self.hand.reshape.get_or_insert_default().joined = Some(Some(shaper.clone()));
+    }
+
+    /// Leaves the group that it has joined, if it has.
+    pub fn leave_shaper(&mut self) {
+        self.hand.reshape.get_or_insert_default().joined = Some(None);
     }
 
     /// Stops reading: no further frame is shown to the handler, and what the peer sends waits in

@@ -10,4 +10,5 @@ pub(crate) mod keepalive;
 pub(crate) mod lane;
 pub(crate) mod limits;
 pub(crate) mod session;
+pub(crate) mod shaping;
 pub(crate) mod timers;

@@ -137,7 +137,10 @@ where
             let mut cx = Context::new(hand, codec, office);
             handler.on_timer(&mut cx, key).map_err(Cause::handler_failed)?;
         }
-        if inbox.drain && hand.reads() {
+        if inbox.drain && hand.unserved && !hand.paused {
+            // After the input that has arrived already.
+            hand.drain_left = true;
+        } else if inbox.drain && hand.reads() {
             let mut cx = Context::new(hand, codec, office);
             handler.on_drain(&mut cx).map_err(Cause::handler_failed)?;
             hand.close_by_drain();
@@ -165,7 +168,7 @@ where
     ) -> Result<(), Cause> {
         let Framed { codec, handler } = self;
         while hand.reads() {
-            if hand.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded") {
+            if hand.stops() {
                 hand.unserved = !input.is_empty();
                 break;
             }
@@ -186,7 +189,7 @@ where
         office: &dyn Office,
     ) -> Result<(), Cause> {
         let Framed { codec, handler } = self;
-        while !hand.paused {
+        while !hand.stops() {
             let decoded = codec.decode_eof(input);
             let decoded = decoded.map_err(|error| Cause::codec_failed(error.into()))?;
             let mut cx = Context::new(hand, codec, office);

@@ -14,7 +14,7 @@ use crate::core::limits::{Admission, Permit};
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::config::{Limits, Listening, Placement, Timeouts};
+use crate::words::config::{Limits, Listening, Placement, Shaper, Timeouts};
 use crate::words::error::Error;
 use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
@@ -153,6 +153,8 @@ pub(crate) struct Common<K: Kernel> {
     pub(crate) listening: Arc<[Listening]>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
+    /// What all connections together may read and write, if that is bounded.
+    pub(crate) shaper: Option<Shaper>,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
     /// Listening sockets that are open. AcqRel and Acquire: whoever sees that there are none left
     /// also sees, in its mailbox, every connection that came through one.
@@ -174,11 +176,14 @@ struct Progress {
 impl<K: Kernel> Common<K> {
     pub(crate) fn new(limits: Limits, listening: Arc<[Listening]>, placement: Placement) -> Self {
         let admission = Admission::new(limits.connections_max);
+        let rates = (limits.server_read_rate, limits.server_send_rate);
+        let shaper = (rates != (None, None)).then(|| Shaper::of(rates.0, rates.1));
         Common {
             limits,
             listening,
             placement,
             admission,
+            shaper,
             desks: OnceLock::new(),
             open_doors: AtomicUsize::new(0),
             starved_count: AtomicUsize::new(0),

@@ -1,7 +1,6 @@
 //! What one server may hold, and who decides it.
 
 mod admission;
-mod rate;
 
 pub(crate) use self::admission::{Admission, Permit};
-pub(crate) use self::rate::Bucket;
+pub(crate) use crate::words::bucket::Bucket;

@@ -326,6 +326,7 @@ impl<K: Kernel> Reactor<K> {
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
         (job.hand.now, job.hand.door) = (self.io.now, door);
+        entry.conn.set_shape(self.io.shape(door));
         entry.conn.lend(id, &mut job.hand, self.io.rules(door));
         if eager {
             // Watched when it comes to rest.

@@ -12,6 +12,7 @@ mod accept;
 mod apply;
 mod mail;
 mod reap;
+mod shaped;
 mod stream;
 
 use std::collections::VecDeque;
@@ -110,6 +111,7 @@ const _: () = assert!(
         + 32 // peer address
         + 16 // session
         + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
+        + 8 // rates: none unless asked for
         + 3 * 8 // when output was awaited, the peer was seen, its frame began
         + 16 // how long it is used to be silent
         + 8 // bytes thrown away
@@ -353,8 +355,11 @@ impl<K: Kernel> Reactor<K> {
     fn expire(&mut self, id: ConnId) -> Option<Box<Job>> {
         let entry = self.table.get_mut(id)?;
         *entry.conn.timer_mut() = None;
-        if entry.conn.seems_late(self.io.now, self.io.rules(entry.door)) {
+        let late = entry.conn.seems_late(self.io.now, self.io.rules(entry.door));
+        if late {
             entry.conn.look_again(self.io.now);
+        }
+        if entry.conn.wake_held(self.io.now) || late {
             let job = self.io.advance(id, entry, May::Serve);
             if job.is_some() {
                 return job;
@@ -403,6 +408,13 @@ impl<K: Kernel> Reactor<K> {
             trusted_again: counters.trusted_again,
             refused: counters.refused,
             accept_errors: counters.accept_errors,
+            shaped: self.table.iter().filter(|(_, entry)| entry.conn.is_shaped()).count(),
+            reads_held: self.table.iter().filter(|(_, entry)| entry.conn.holds_input()).count(),
+            sends_held: self.table.iter().filter(|(_, entry)| entry.conn.holds_output()).count(),
+            read_delays: counters.reads_delayed.times,
+            read_delayed_bytes: counters.reads_delayed.bytes,
+            send_delays: counters.sends_delayed.times,
+            send_delayed_bytes: counters.sends_delayed.bytes,
             limit_pauses: counters.limit_pauses,
             descriptor_pauses: counters.descriptor_pauses,
             buffers_leased: pool.leased_count,

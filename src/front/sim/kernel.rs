@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::net::{self, Net, ServerEnd, Watch};
+use super::rates::Way;
 use super::trace::{Note, Outcome, Verb};
 use crate::parts::mailbox::Wake;
 use crate::sys::{AcceptFault, Event, Kernel, accept_codes};
@@ -158,6 +159,8 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         let now = net.now;
         net.sockets[id].facts.accepted_at = Some(now);
         net.sockets[id].facts.heard_at = now;
+        let first = net.listeners[listener.id].number == 0;
+        net.ledger.open(id, first, now);
         net.held.push(id);
         if net.held.len() > net.held_max {
             let (held, max) = (net.held.len(), net.held_max);
@@ -253,6 +256,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         if socket.up.queue.is_empty() {
             socket.facts.unread_since = None;
         }
+        passed(&mut net, id, Way::Read, count);
         net.note(Note::Read(id, Outcome::Bytes(count)));
         Ok(count)
     }
@@ -283,6 +287,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             let bytes: Vec<u8> =
                 parts.iter().flat_map(|part| part.iter().copied()).take(count).collect();
             net.put_down(id, &bytes);
+            passed(&mut net, id, Way::Send, count);
             let now = net.now;
             let facts = &mut net.sockets[id].facts;
             facts.last_progress = now;
@@ -382,6 +387,14 @@ impl Drop for SimListener {
 impl Wake for SimWake {
     fn wake(&self) {
         lock(&self.net).polls[self.poll].woken = true;
+    }
+}
+
+/// The server has read or written so much.
+fn passed(net: &mut Net, id: usize, way: Way, count: usize) {
+    let now = net.now;
+    if let Err(what) = net.ledger.pass(id, way, count, now) {
+        net.fail(what);
     }
 }
 

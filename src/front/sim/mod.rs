@@ -18,6 +18,7 @@ mod kernel;
 mod net;
 mod plan;
 mod random;
+mod rates;
 mod trace;
 mod world;
 

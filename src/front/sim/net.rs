@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::plan::{Arming, Faults, Plan};
 use super::random::{Odds, Random};
+use super::rates::Ledger;
 use super::trace::{Note, Trace, Verb};
 use crate::sys::Event;
 use crate::words::clock::Time;
@@ -16,6 +17,7 @@ pub(super) struct Net {
     pub(super) random: Random,
     pub(super) faults: Faults,
     pub(super) trace: Trace,
+    pub(super) ledger: Ledger,
     /// The first rule that was broken.
     pub(super) failure: Option<String>,
     pub(super) arming: Arming,
@@ -164,6 +166,7 @@ impl Net {
             random,
             faults: plan.faults.clone(),
             trace: Trace::default(),
+            ledger: Ledger::new(plan),
             failure: None,
             arming: plan.arming,
             short_read_drains: plan.short_read_drains,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::random::{Odds, Random};
+use super::rates::Bounds;
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
 use crate::words::config::{Idle, Limits, Placement, Timeouts};
@@ -12,6 +13,8 @@ use crate::words::config::{Idle, Limits, Placement, Timeouts};
 pub(super) struct Plan {
     pub(super) sched: SchedConfig,
     pub(super) limits: Limits,
+    /// What the connections of the first listener may read and write together.
+    pub(super) group: Bounds,
     pub(super) placement: Placement,
     pub(super) listeners: usize,
     pub(super) clients: usize,
@@ -121,9 +124,12 @@ impl Plan {
         let short_read_drains = random.one_in(3);
         let edge = short_read_drains || random.one_in(3);
         let arming = if edge { Arming::Edge } else { Arming::Told };
+        let (sched, mut limits) = (sched(random), limits(random));
+        let group = Bounds::draw(random, &mut limits);
         Plan {
-            sched: sched(random),
-            limits: limits(random),
+            sched,
+            limits,
+            group,
             placement: match random.one_in(2) {
                 true => Placement::ReusePort,
                 false => Placement::LeastLoaded,
@@ -177,6 +183,7 @@ fn limits(random: &mut Random) -> Limits {
     }
     limits.accepts_per_turn = random.size(1, 8);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
+    limits.frames_per_turn = random.magnitude(1, 16);
     limits.pool_retained_max = random.size(0, 4);
     limits.send_high_bytes = random.magnitude(64, 16 << 10);
     limits.send_low_bytes = random.size(0, limits.send_high_bytes);

@@ -122,7 +122,9 @@ fn play<const DRAINS: bool>(
     mut random: Random,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
-    let listening = vec![Listening::of(&plan.limits); plan.listeners].into();
+    let mut listening = vec![Listening::of(&plan.limits); plan.listeners];
+    listening[0].shaper = plan.group.shaper();
+    let listening = listening.into();
     let common = Arc::new(Common::new(plan.limits.clone(), listening, plan.placement));
     let (stage, stats) = build::<DRAINS>(plan, net, &app, &common);
     let clients = (0..plan.clients).map(|_| Client::draw(plan, random.fork())).collect();

@@ -90,13 +90,24 @@ impl Outbox {
     /// Fills `out` with the first slices in order and says how many it filled: all that wait, or
     /// as many as there is room for.
     pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
+        self.slices_within(out, usize::MAX)
+    }
+
+    /// The same for the first `most` bytes.
+    pub(crate) fn slices_within<'a>(&'a self, out: &mut [IoSlice<'a>], most: usize) -> usize {
+        let (mut filled, mut left) = (0, most);
         for (place, part) in out.iter_mut().zip(&self.parts) {
+            if left == 0 {
+                break;
+            }
             let skip = if filled == 0 { self.written as usize } else { 0 };
-            *place = IoSlice::new(match part {
+            let bytes: &[u8] = match part {
                 Part::Shared(bytes) => bytes,
                 Part::Copied(segment) => &segment[skip..],
-            });
+            };
+            let bytes = &bytes[..bytes.len().min(left)];
+            *place = IoSlice::new(bytes);
+            left -= bytes.len();
             filled += 1;
         }
         filled

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Timeouts, check, check_time};
+use super::{Rate, Timeouts, check, check_rate, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -43,6 +43,10 @@ pub struct Limits {
     /// The size of a read buffer, which is also the most that is read from one connection before
     /// its handler runs and the others get their turn. Default: 65,536. Range: 512 to 16 MiB.
     pub read_chunk_bytes: usize,
+    /// Frames that a connection's handler is shown before the others get their turn, which bounds
+    /// how long one that sends many small frames at once occupies a thread. The rest of what was
+    /// read waits. Default: 256. Range: 1 to 65,536.
+    pub frames_per_turn: usize,
     /// Read buffers that each reactor's pool keeps when they are not in use. Default: 64.
     /// Range: 0 to 65,536.
     pub pool_retained_max: usize,
@@ -57,6 +61,19 @@ pub struct Limits {
     pub send_max_bytes: usize,
     /// How long one connection may take over each part of its life; see there.
     pub timeouts: Timeouts,
+    /// What may be read from each connection, in bytes. One that has used it up is not read for a
+    /// while, so that its peer has to wait; that time counts for no timeout. A
+    /// [`Listening`](crate::config::Listening) and a [`Context`](crate::Context) may say otherwise.
+    /// Default: `None`, no bound.
+    pub read_rate: Option<Rate>,
+    /// What may be written to each connection, in bytes; the rest waits in its queue, and that time
+    /// is no write stall. Default: `None`, no bound.
+    pub send_rate: Option<Rate>,
+    /// What may be read from all connections together, in bytes: each that has input waiting gets
+    /// its turn. Default: `None`, no bound.
+    pub server_read_rate: Option<Rate>,
+    /// What may be written to all connections together, in bytes. Default: `None`, no bound.
+    pub server_send_rate: Option<Rate>,
     /// How many bytes of input are read and thrown away while lingering; a peer that sends more is
     /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
     /// for `send_max_bytes`).
@@ -89,11 +106,16 @@ impl Limits {
             accepts_per_turn: 64,
             events_per_turn: 1_024,
             read_chunk_bytes: 64 << 10,
+            frames_per_turn: 256,
             pool_retained_max: 64,
             send_high_bytes: 256 << 10,
             send_low_bytes: 128 << 10,
             send_max_bytes: 16 << 20,
             timeouts: Timeouts::default(),
+            read_rate: None,
+            send_rate: None,
+            server_read_rate: None,
+            server_send_rate: None,
             linger_bytes: 1 << 20,
             timers_max: 64,
             accept_retry: Duration::from_millis(50),
@@ -107,11 +129,16 @@ impl Limits {
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;
         check("read_chunk_bytes", self.read_chunk_bytes, 512..=16 << 20)?;
+        check("frames_per_turn", self.frames_per_turn, 1..=65_536)?;
         check("pool_retained_max", self.pool_retained_max, 0..=65_536)?;
         check("send_max_bytes", self.send_max_bytes, 1..=BYTES_MAX)?;
         check("send_high_bytes", self.send_high_bytes, 1..=self.send_max_bytes)?;
         check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
         self.timeouts.check()?;
+        check_rate("read_rate", self.read_rate)?;
+        check_rate("send_rate", self.send_rate)?;
+        check_rate("server_read_rate", self.server_read_rate)?;
+        check_rate("server_send_rate", self.server_send_rate)?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
         check("timers_max", self.timers_max, 0..=65_536)?;
         check_time("accept_retry", self.accept_retry, MS..=Duration::from_secs(10))
