@@ -52,6 +52,8 @@ pub struct Summary {
     pub offloads: u64,
     /// Panics of user code.
     pub panics: u64,
+    /// Times that input or output had to wait for its turn because rates are bounded.
+    pub delays: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

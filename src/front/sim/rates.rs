@@ -52,12 +52,6 @@ impl Bounds {
         Bounds::some(random, 10_000)
     }
 
-    /// Another rate of about the same size for a connection that has one.
-    pub(super) fn redraw(random: &mut Random, limits: &Limits) -> Bounds {
-        let mut other = |rate: Option<Rate>| rate.map(|_| rate_from(random, 2_000));
-        Bounds { read: other(limits.read_rate), send: other(limits.send_rate) }
-    }
-
     pub(super) fn shaper(self) -> Option<Shaper> {
         let Bounds { read, send } = self;
         (read.is_some() || send.is_some()).then(|| Shaper::of(read, send))
@@ -113,9 +107,14 @@ impl Ledger {
         self.sockets[id] = (account, first);
     }
 
-    /// The protocol changes the rates of a connection.
-    pub(super) fn widen(&mut self, id: usize, bounds: Bounds) {
+    /// Other rates for a connection that has some, as its protocol will have it. What it may pass
+    /// in all is bounded by the highest.
+    pub(super) fn redraw(&mut self, id: usize, random: &mut Random) -> Bounds {
+        let mut other = |rate: Option<Rate>| rate.map(|_| rate_from(random, 2_000));
+        let Bounds { read, send } = self.of_each;
+        let bounds = Bounds { read: other(read), send: other(send) };
         self.sockets[id].0.bounds.widen(bounds);
+        bounds
     }
 
     /// So many bytes have passed.

@@ -27,7 +27,7 @@ fn the_server_keeps_its_promises_under_every_seed() {
     println!("{count} seeds in {elapsed:.1} s, {:.0} seeds/s: {sum:?}", count as f64 / elapsed);
     if count >= 100 {
         // It would prove little if these never happened.
-        let rare = [sum.take_overs, sum.steals, sum.offloads, sum.panics];
+        let rare = [sum.take_overs, sum.steals, sum.offloads, sum.panics, sum.delays];
         assert!(rare.iter().all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
     }
 }
@@ -71,5 +71,6 @@ fn add(sum: &mut Summary, run: Summary) {
     sum.steals += run.steals;
     sum.offloads += run.offloads;
     sum.panics += run.panics;
+    sum.delays += run.delays;
     sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
 }

@@ -488,6 +488,7 @@ fn sum_up<const DRAINS: bool>(
         summary.jobs += snapshot.jobs;
         summary.received_bytes += snapshot.received_bytes;
         summary.panics += snapshot.panics;
+        summary.delays += snapshot.read_delays + snapshot.send_delays;
     }
     let unserved = stage.unserved_count();
     let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();
