@@ -211,8 +211,7 @@ impl Connection {
             return Next::Write;
         }
         let at_rest = self.session.is_some();
-        let may_read =
-            flags.readable && self.recv == RecvHalf::Open && !self.holds_input();
+        let may_read = flags.readable && self.recv == RecvHalf::Open && !self.holds_input();
         if flags.hangup && !may_read {
             return Next::Probe;
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 mod close;
 mod random;
+mod shaped;
 
 pub(super) const HIGH: usize = 100;
 pub(super) const LOW: usize = 50;

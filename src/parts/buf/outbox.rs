@@ -438,6 +438,23 @@ mod tests {
     }
 
     #[test]
+    fn the_first_bytes_can_be_had_by_themselves() {
+        let mut outbox = Outbox::new();
+        outbox.put_slice(b"abc");
+        outbox.put(Bytes::from(vec![b'd'; 600]));
+        outbox.put_slice(b"ef");
+        outbox.advance(1);
+        let all = content(&outbox);
+        for most in [1, 2, 3, 601, 602, 603, 604, 605] {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let filled = outbox.slices_within(&mut slices, most);
+            let first: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+            assert_eq!(first, all[..most.min(all.len())]);
+            assert!(slices[..filled].iter().all(|slice| !slice.is_empty()));
+        }
+    }
+
+    #[test]
     fn many_small_messages_leave_in_one_slice() {
         let mut outbox = Outbox::new();
         for _ in 0..100 {
