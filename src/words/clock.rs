@@ -1,4 +1,4 @@
-//! Time as the crate speaks it: nanoseconds since the first clock was started; who reads it.
+//! Time as the crate speaks it: nanoseconds since its first clock; the one place that reads it.
 
 use std::ops::Add;
 use std::sync::OnceLock;

@@ -64,7 +64,8 @@ pub struct Limits {
     /// What may be read from each connection, in bytes. One that has used it up is not read for a
     /// while, so that its peer has to wait; that time counts for no timeout. A
     /// [`Listening`](crate::config::Listening) and a [`Context`](crate::Context) may say otherwise.
-    /// Default: `None`, no bound.
+    /// With a burst of less than some ten milliseconds' worth a rate is not reached, since timers
+    /// are not finer. Default: `None`, no bound.
     pub read_rate: Option<Rate>,
     /// What may be written to each connection, in bytes; the rest waits in its queue, and that time
     /// is no write stall. Default: `None`, no bound.

@@ -1,7 +1,7 @@
 //! Input and output that wait for their turn, and the clocks that stand still meanwhile.
 
 use super::*;
-use crate::core::shaping::{Leave, Reshape, Shape};
+use crate::core::shaping::{Reshape, Shape};
 use crate::words::config::{Idle, Listening, Rate, Shaper};
 
 const SECOND: Duration = Duration::from_secs(1);
