@@ -176,10 +176,12 @@ impl Flow {
         let booked = turn.booked.saturating_sub(count);
         let (extra, at) = turn.extra;
         let extra = extra.saturating_sub(count.saturating_sub(turn.booked));
-        self.each(|place, bucket| {
-            bucket.refund(extra, at);
-            bucket.refund(booked, turn.slots[place]);
-        });
+        if booked + extra > 0 {
+            self.each(|place, bucket| {
+                bucket.refund(extra, at);
+                bucket.refund(booked, turn.slots[place]);
+            });
+        }
         turn.delayed
     }
 

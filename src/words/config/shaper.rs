@@ -57,7 +57,8 @@ impl Shaper {
     }
 }
 
-#[cfg(test)]
+// A lock of loom's belongs into a model.
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
