@@ -9,6 +9,7 @@ cancelled_fires
 client_kept
 closed_twice
 deadline_of_turn
+debt_forgiven
 dial_never_late
 door_unheeded
 exhausted_forgotten
@@ -31,6 +32,7 @@ requeue_forgotten
 room_forgotten
 seen_unnoted
 short_read_drains
+slot_overslept
 sooner_unsaid
 timer_early
 trial_permit_kept

@@ -136,7 +136,7 @@ pub mod close {
 pub mod config {
     pub use crate::words::config::{
         Admission, Idle, ListenerAdmission, Listening, Overflow, Placement, Rate, Scheduling,
-        Timeouts, WhenFull,
+        Shaper, Timeouts, WhenFull,
     };
 }
 

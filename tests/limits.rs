@@ -14,7 +14,7 @@ use common::{
     Call, PLANTED, builder, by_default, connect, echo, expect_reset, frame, hush, reset, serve,
     sum, try_connect, wait_for,
 };
-use switchboard::config::{Placement, Rate, Scheduling, WhenFull};
+use switchboard::config::{Listening, Placement, Rate, Scheduling, Shaper, WhenFull};
 use switchboard::{
     Builder, Context, Error, Handler, LengthPrefixed, Limits, Outcome, Raw, Server, handler_fn,
 };
@@ -192,6 +192,12 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
         ("accepts_per_turn", "1 to 65536", |l| l.accepts_per_turn = 0),
         ("events_per_turn", "1 to 65536", |l| l.events_per_turn = 65_537),
         ("read_chunk_bytes", "512 to 16777216", |l| l.read_chunk_bytes = 511),
+        ("frames_per_turn", "1 to 65536", |l| l.frames_per_turn = 0),
+        ("frames_per_turn", "1 to 65536", |l| l.frames_per_turn = 65_537),
+        ("read_rate", "1 to 1099511627776", |l| l.read_rate = Some(Rate::per_second(0))),
+        ("send_rate", "1 to 1099511627776", |l| l.send_rate = Some(Rate::per_second(9).burst(0))),
+        ("server_read_rate", "1 to ", |l| l.server_read_rate = Some(Rate::per_second(1 << 41))),
+        ("server_send_rate", "1 to ", |l| l.server_send_rate = Some(Rate::per_second(0))),
         ("pool_retained_max", "0 to 65536", |l| l.pool_retained_max = 65_537),
         ("send_max_bytes", "1 to ", |l| l.send_max_bytes = 0),
         ("send_high_bytes", "1 to 1000", |l| {
@@ -214,6 +220,24 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
         assert_eq!(field, expected, "{text}");
         assert!(text.contains(range), "{text}");
     }
+}
+
+#[test]
+fn a_rate_of_a_listener_or_a_group_that_makes_no_sense_is_named() {
+    type Change = fn(&mut Listening);
+    let cases: &[(&str, Change)] = &[
+        ("read_rate", |l| l.read_rate = Some(Rate::per_second(0))),
+        ("send_rate", |l| l.send_rate = Some(Rate::per_second(1).burst(1 << 41))),
+    ];
+    let echo = |_peer| handler_fn(|cx: &mut Context, bytes: BytesMut| cx.send(bytes));
+    for &(expected, change) in cases {
+        let asked = builder().listen_with("127.0.0.1:0", Raw::new(), echo, change);
+        let (field, text) = refused(asked);
+        assert_eq!(field, expected, "{text}");
+        assert!(text.contains("1 to 1099511627776"), "{text}");
+    }
+    let error = Shaper::new(Some(Rate::per_second(0)), None).expect_err("out of range");
+    assert!(matches!(error, Error::Config { field: "read", .. }), "{error}");
 }
 
 #[test]

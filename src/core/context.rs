@@ -13,10 +13,11 @@ use super::framed::Framed;
 use super::handle::{Gate, Handle, Office};
 use super::handler::Handler;
 use super::session::Session;
+use super::shaping::Reshape;
 use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::words::clock::Time;
-use crate::words::config::{Overflow, Timeouts};
+use crate::words::config::{Overflow, Rate, Shaper, Timeouts};
 use crate::words::error::BoxError;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
@@ -66,13 +67,19 @@ pub(crate) struct Hand {
     pub(crate) misdirected_count: u32,
     /// Jobs that were off-loaded.
     pub(crate) offloads_count: i16,
-    /// Frames that were handled.
-    pub(crate) frames_count: u32,
     /// Frames that had waited for too long.
     pub(crate) shed_count: u32,
     /// Since when its input has waited, and how long it may.
     pub(crate) ready_since: Time,
     pub(crate) queue_wait_max: Option<Duration>,
+    /// ... or that the server drains.
+    pub(crate) drain_left: bool,
+    /// Frames that were handled.
+    pub(crate) frames_count: usize,
+    /// How many may be, before others get their turn.
+    pub(crate) frames_max: usize,
+    /// What was changed of the rates that the connection is held to.
+    pub(crate) reshape: Option<Box<Reshape>>,
 }
 
 /// What a job decided about its connection; a stronger one replaces a weaker one.
@@ -130,10 +137,13 @@ impl Hand {
             said_bytes: 0,
             misdirected_count: 0,
             offloads_count: 0,
-            frames_count: 0,
             shed_count: 0,
             ready_since: Time::ZERO,
             queue_wait_max: None,
+            drain_left: false,
+            frames_count: 0,
+            frames_max: usize::MAX,
+            reshape: None,
         }
     }
 
@@ -163,6 +173,13 @@ impl Hand {
     /// The end of what was said up to now is to be told of when the system has taken it.
     pub(crate) fn note_flush(&mut self, key: u64) {
         self.marks.push((self.outbox.len_bytes(), key));
+    }
+
+    /// Whether no further frame is shown in this job.
+    #[inline]
+    pub(crate) fn stops(&self) -> bool {
+        let paused = self.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded");
+        paused || self.frames_count >= self.frames_max
     }
 
     /// Takes the next timer that is due, if the protocol is still to hear of it.
@@ -401,6 +418,43 @@ impl<'a, M> Context<'a, M> {
         change(timeouts);
         timeouts.clamp();
         hand.timeouts_changed = true;
+    }
+
+    /// Bounds what is read from this connection, in bytes, or no longer; it begins as its listener
+    /// says. Counts from when the handler returns. A rate that is out of its range is brought to
+    /// the nearer end; what is left of the former one, or owed, stays.
+    ///
+    /// ```
+    /// use switchboard::config::Rate;
+    /// use switchboard::handler_fn;
+    ///
+    /// // Who uploads does so at 1 MiB per second.
+    /// let upload = handler_fn(|cx, bytes| {
+    ///     if bytes.starts_with(b"upload") {
+    ///         cx.set_read_rate(Some(Rate::per_second(1 << 20)));
+    ///     }
+    ///     cx.send(bytes)
+    /// });
+    /// # drop(upload);
+    /// ```
+    pub fn set_read_rate(&mut self, rate: Option<Rate>) {
+        self.hand.reshape.get_or_insert_default().read = Some(rate);
+    }
+
+    /// The same for what is written to it, this call's output included.
+    pub fn set_send_rate(&mut self, rate: Option<Rate>) {
+        self.hand.reshape.get_or_insert_default().send = Some(rate);
+    }
+
+    /// Makes this connection one of the group that shares `shaper`, in place of a group that it
+    /// has joined before. It belongs to that of its [`Listening`](crate::config::Listening), too.
+    pub fn join_shaper(&mut self, shaper: &Shaper) {
+        self.hand.reshape.get_or_insert_default().joined = Some(Some(shaper.clone()));
+    }
+
+    /// Leaves the group that it has joined, if it has.
+    pub fn leave_shaper(&mut self) {
+        self.hand.reshape.get_or_insert_default().joined = Some(None);
     }
 
     /// Stops reading: no further frame is shown to the handler, and what the peer sends waits in

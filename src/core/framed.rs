@@ -124,7 +124,7 @@ where
     #[inline]
     fn frames(&mut self, input: &mut BytesMut) -> Result<(), Cause> {
         while self.hand.reads() {
-            if self.hand.paused && !cfg!(switchboard_sim_mutant = "pause_unheeded") {
+            if self.hand.stops() {
                 self.hand.unserved = !input.is_empty();
                 break;
             }
@@ -171,7 +171,9 @@ where
             return Ok(());
         }
         errand.inbox = None;
-        if std::mem::take(&mut errand.drain) && self.hand.reads() {
+        // After the input that has arrived already.
+        self.hand.drain_left = errand.drain && self.hand.unserved && !self.hand.paused;
+        if errand.drain && !self.hand.drain_left && self.hand.reads() {
             self.call(|handler, cx| handler.on_drain(cx))?;
             self.hand.close_by_drain();
         }
@@ -182,7 +184,7 @@ where
     /// to be done.
     fn end_of_input(&mut self, input: &mut BytesMut) -> Result<bool, Cause> {
         while self.hand.reads() {
-            if self.hand.paused {
+            if self.hand.stops() {
                 return Ok(true);
             }
             let decoded = self.codec.decode_eof(input);

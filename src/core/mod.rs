@@ -16,5 +16,6 @@ pub(crate) mod marks;
 pub(crate) mod offload;
 pub(crate) mod overload;
 pub(crate) mod session;
+pub(crate) mod shaping;
 pub(crate) mod timers;
 mod visit;

@@ -20,6 +20,8 @@ pub(crate) struct Counters {
     pub(crate) trusted_again: u64,
     pub(crate) refused: u64,
     pub(crate) accept_errors: u64,
+    pub(crate) reads_delayed: Delayed,
+    pub(crate) sends_delayed: Delayed,
     pub(crate) limit_pauses: u64,
     pub(crate) listener_pauses: u64,
     pub(crate) rate_pauses: u64,
@@ -33,6 +35,13 @@ pub(crate) struct Counters {
     pub(crate) misdirected: u64,
     pub(crate) linger_resets: u64,
     pub(crate) asked: u64,
+}
+
+/// What had to wait for its turn because rates are bounded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Delayed {
+    pub(crate) times: u64,
+    pub(crate) bytes: u64,
 }
 
 /// One reactor at one moment. What is counted is counted since the start and never goes back.
@@ -84,6 +93,20 @@ pub struct ReactorSnapshot {
     pub refused: u64,
     /// Errors of single clients while they were accepted.
     pub accept_errors: u64,
+    /// Connections that are held to a rate, see [`Limits::read_rate`](crate::Limits::read_rate).
+    pub shaped: usize,
+    /// Those of them whose input waits for its turn now.
+    pub reads_held: usize,
+    /// Those of them whose output waits for its turn now.
+    pub sends_held: usize,
+    /// Times that input had to wait for its turn.
+    pub read_delays: u64,
+    /// Bytes that were read after they had to.
+    pub read_delayed_bytes: u64,
+    /// Times that output had to wait for its turn.
+    pub send_delays: u64,
+    /// Bytes that were written after they had to.
+    pub send_delayed_bytes: u64,
     /// Times that accepting paused because `connections_max` was reached. A pause lasts until there
     /// is room, and all clients that come in the meantime wait.
     pub limit_pauses: u64,

@@ -21,7 +21,7 @@ use crate::core::session::Factory;
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
-use crate::words::config::{self, Limits, Listening, Placement, Timeouts};
+use crate::words::config::{self, Limits, Listening, Placement, Shaper, Timeouts};
 use crate::words::error::{Error, SpawnError};
 use crate::words::sync::atomic::{AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
@@ -235,6 +235,8 @@ pub(crate) struct Common<K: Kernel> {
     pub(crate) listening: Arc<[Listening]>,
     pub(crate) placement: Placement,
     pub(crate) admission: Admission,
+    /// What all connections together may read and write, if that is bounded.
+    pub(crate) shaper: Option<Shaper>,
     desks: OnceLock<Vec<Arc<Desk<K>>>>,
     /// Listening sockets that are open. AcqRel and Acquire: whoever sees that there are none left
     /// also sees, in its mailbox, every connection that came through one.
@@ -263,6 +265,8 @@ impl<K: Kernel> Common<K> {
         // The last one is that of connections that the program opens itself.
         let inbound = &listening[..listening.len().saturating_sub(1)];
         let settings = config::Admission::new(&limits, inbound);
+        let rates = (limits.server_read_rate, limits.server_send_rate);
+        let shaper = (rates != (None, None)).then(|| Shaper::of(rates.0, rates.1));
         Common {
             admission: Admission::new(settings, clients),
             starved: Waiters::default(),
@@ -271,6 +275,7 @@ impl<K: Kernel> Common<K> {
             limits,
             listening,
             placement,
+            shaper,
             desks: OnceLock::new(),
             open_doors: AtomicUsize::new(0),
             progress: Mutex::new(Progress::default()),

@@ -1,9 +1,10 @@
-//! Time as the crate speaks it: nanoseconds since a server started; the one place that reads it.
+//! Time as the crate speaks it: nanoseconds since its first clock; the one place that reads it.
 
 use std::ops::Add;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// A moment, in nanoseconds since the clock that made it was started.
+/// A moment, in nanoseconds since the first clock of the process was started.
 ///
 /// A plain number, so that a simulation can make any moment it likes. All arithmetic saturates:
 /// a deadline beyond the end of time (584 years) is [`Time::NEVER`].
@@ -53,10 +54,12 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock whose origin is now.
+    /// A clock whose origin is now, or that of the first clock: what the servers of one process
+    /// share, such as the buckets of a shaper, knows one time.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
     pub(crate) fn start() -> Self {
-        Clock { origin: Instant::now() }
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        Clock { origin: *ORIGIN.get_or_init(Instant::now) }
     }
 
     /// The present moment.

@@ -13,6 +13,7 @@
 
 mod close;
 mod halves;
+mod held;
 mod idleness;
 mod rules;
 mod times;
@@ -33,6 +34,7 @@ use super::keepalive::{KeepAlive, Prior};
 use super::lane::Lane;
 use super::marks::Marks;
 use super::session::{Errand, Inbox, Session};
+use super::shaping::Shape;
 use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::parts::timer::TimerId;
@@ -84,6 +86,8 @@ pub(crate) struct Connection {
     own_timeouts: Option<Arc<Timeouts>>,
     /// Those of the protocol; with the session while that is out.
     timers: Option<Box<Timers>>,
+    /// What it is held to, if its rates are bounded.
+    shape: Option<Box<Shape>>,
     /// When a write stall or the linger is over; `NEVER` if neither is on.
     output_by: Time,
     /// When the peer was last heard of.
@@ -163,6 +167,7 @@ impl Connection {
             cause: None,
             own_timeouts: None,
             timers: None,
+            shape: None,
             output_by: Time::NEVER,
             last_seen: now,
             ready_since: now,
@@ -220,11 +225,11 @@ impl Connection {
         if flags.dead {
             return Next::Reap;
         }
-        if self.outbox.is_some() && !flags.write_blocked {
+        if self.outbox.is_some() && !flags.write_blocked && !self.holds_output() {
             return Next::Write;
         }
         let at_rest = self.session.is_some();
-        let may_read = flags.readable && self.recv == RecvHalf::Open;
+        let may_read = flags.readable && self.recv == RecvHalf::Open && !self.holds_input();
         if flags.hangup && !may_read {
             return Next::Probe;
         }
@@ -366,8 +371,9 @@ impl Connection {
         hand.posted_bytes = 0;
         hand.send_max_bytes = rules.limits.send_max_bytes;
         hand.timers_max = rules.limits.timers_max;
+        hand.frames_max = rules.limits.frames_per_turn;
         hand.timeouts_changed = false;
-        (hand.unserved, hand.eof_left) = (false, false);
+        (hand.unserved, hand.eof_left, hand.drain_left) = (false, false, false);
         (hand.frames_count, hand.dropped_count, hand.shed_count) = (0, 0, 0);
         hand.misdirected_count = 0;
         hand.overflow = rules.limits.overflow;
@@ -401,6 +407,9 @@ impl Connection {
         hand.said_bytes = hand.outbox.len_bytes();
         self.offloads += std::mem::take(&mut hand.offloads_count);
         self.take_times_back(hand, now);
+        if let Some(change) = hand.reshape.take() {
+            self.reshape(*change, now);
+        }
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
         self.obey(verdict, now, rules);
@@ -414,7 +423,7 @@ impl Connection {
     pub(crate) fn writes_through(&self) -> bool {
         let flags = &self.flags;
         let open = self.send != SendHalf::Closed && !flags.dead;
-        open && self.outbox.is_none() && !flags.write_blocked
+        open && self.outbox.is_none() && !flags.write_blocked && !self.holds_output()
     }
 
     /// What a job said and the system has not taken. Of a dead connection it is kept as well: to
@@ -428,11 +437,15 @@ impl Connection {
             self.take_marks(hand);
         }
         if !hand.outbox.is_empty() {
+            let held = self.holds_output();
             let queue = self.outbox.get_or_insert_default();
             if cfg!(switchboard_sim_mutant = "output_overtakes") {
                 hand.outbox.append(queue);
             }
             queue.append(&mut hand.outbox);
+            if held {
+                queue.compact();
+            }
             self.flags.choked |= self.queued_bytes() >= rules.limits.send_high_bytes;
         }
         if let Some(gate) = &self.gate {

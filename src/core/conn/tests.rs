@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::*;
 use crate::core::handle::{Command, Handle, Post};
+use crate::core::shaping::Leave;
 use crate::words::config::Limits;
 use crate::words::pressure::Pressure;
 use crate::words::reason::CloseReason;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 mod close;
 mod random;
+mod shaped;
 
 pub(super) const HIGH: usize = 100;
 pub(super) const LOW: usize = 50;
@@ -93,6 +95,8 @@ pub(super) struct Rig {
     pub(super) input: (usize, usize),
     cause: Option<&'static str>,
     stall: Time,
+    /// Since when output waits for its turn.
+    held: Time,
     was_dead: bool,
 }
 
@@ -136,6 +140,7 @@ impl Rig {
             input: (0, 0),
             cause: None,
             stall: Time::NEVER,
+            held: Time::NEVER,
             was_dead: false,
         }
     }
@@ -234,6 +239,14 @@ impl Rig {
     /// Lets time go by, with the timers that fire.
     pub(super) fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
+        if self.conn.wake_held(self.now) {
+            if !self.conn.holds_output() && self.held != Time::NEVER {
+                self.stall = self.stall + self.now.since(self.held);
+                self.held = Time::NEVER;
+            }
+            self.check();
+            self.run();
+        }
         let due = self.conn.output_by <= self.now && !self.conn.flags.dead;
         self.conn.handle_timeout(self.now, rules(&self.limits));
         assert!(!due || self.conn.flags.dead, "a deadline that came ends it");
@@ -263,10 +276,18 @@ impl Rig {
         if self.peer.broken {
             return self.conn.die(Cause::PeerReset);
         }
+        let queued = outbox.len_bytes();
+        let Leave::Go(most) = self.conn.ask_to_send(queued, self.now) else {
+            self.held = self.now;
+            return;
+        };
+        let outbox = self.conn.outbox_mut().expect("it asked to write");
         let mut slices = [std::io::IoSlice::new(&[]); 4];
         let count = outbox.slices(&mut slices);
         let all: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
-        let taken = all.len().min(self.peer.room);
+        let taken = all.len().min(self.peer.room).min(most);
+        outbox.advance(taken);
+        self.conn.note_written(taken);
         if taken == 0 {
             if self.stall == Time::NEVER {
                 self.stall = self.now.after(self.limits.timeouts.write_stall);
@@ -276,7 +297,6 @@ impl Rig {
         assert!(!self.peer.got_fin, "output after FIN");
         self.peer.room -= taken;
         self.peer.got.extend_from_slice(&all[..taken]);
-        outbox.advance(taken);
         let before = self.conn.flags.choked;
         let emptied = self.conn.handle_written(taken, self.now, rules(&self.limits));
         assert_eq!(emptied, self.conn.outbox.is_none());
@@ -323,12 +343,14 @@ impl Rig {
 
     /// One call; whether it brought bytes.
     fn read(&mut self, input: &mut BytesMut) -> bool {
-        let room = 40;
+        let Leave::Go(room) = self.conn.ask_to_read(40, self.now) else { return false };
         if self.peer.broken {
+            self.conn.note_read(0);
             self.conn.die(Cause::PeerReset);
             return false;
         }
         let count = self.peer.incoming.min(room);
+        self.conn.note_read(count);
         if count == 0 && self.peer.fin {
             self.conn.handle_eof(self.now);
             return false;
@@ -371,7 +393,8 @@ impl Rig {
             return assert!(conn.partial.is_none() && conn.inbox.is_none());
         }
         let lingers = conn.flags.discarding && conn.send == SendHalf::Closed;
-        let deadline = if lingers { conn.output_by } else { self.stall };
+        let stall = if conn.holds_output() { Time::NEVER } else { self.stall };
+        let deadline = if lingers { conn.output_by } else { stall };
         assert_eq!(conn.output_by, deadline, "a write stall is per byte of progress");
         assert!(!lingers || deadline != Time::NEVER);
         assert!(deadline == Time::NEVER || conn.outbox.is_some() || lingers);

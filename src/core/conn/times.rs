@@ -41,7 +41,7 @@ impl Connection {
         }
         let timer = if self.serves_timers() { self.next_timer() } else { Time::NEVER };
         let owed = self.owed(rules).map_or(Time::NEVER, |(by, _)| by);
-        self.output_by.min(timer).min(owed)
+        self.output_by.min(timer).min(owed).min(self.held_until())
     }
 
     /// Its deadline is entered in the wheel.
@@ -109,7 +109,9 @@ impl Connection {
         let flags = &self.flags;
         // A peer that is not listened to owes nothing.
         let listening = self.session.is_some() && !flags.choked && !flags.paused;
-        if !listening || flags.discarding {
+        // Nor one whose input is here already and waits for its turn.
+        let ours = flags.unserved || self.holds_input();
+        if !listening || ours || flags.discarding {
             return None;
         }
         let timeouts = self.timeouts(rules);
@@ -212,6 +214,7 @@ impl Connection {
         let flags = &self.flags;
         let idle = self.session.is_some()
             && !(flags.dead || flags.discarding || flags.paused || flags.eof || flags.unserved)
+            && !self.holds_input()
             && self.partial.is_none()
             && self.outbox.is_none()
             && self.inbox.is_none();
@@ -257,7 +260,9 @@ impl Connection {
             self.own_timeouts = Some(timeouts);
         }
         self.flags.unserved = hand.unserved && !cfg!(switchboard_sim_mutant = "unserved_forgotten");
-        self.flags.eof |= hand.eof_left && !self.flags.dead && !self.flags.discarding;
+        let listens = !self.flags.dead && !self.flags.discarding;
+        self.flags.eof |= hand.eof_left && listens;
+        self.flags.drain_due |= hand.drain_left && listens;
         if std::mem::replace(&mut self.flags.paused, hand.paused) && !hand.paused {
             self.listen_again(now);
         }

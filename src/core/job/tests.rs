@@ -154,6 +154,29 @@ fn frames_are_shown_after_a_finish_but_nothing_can_be_sent() {
 }
 
 #[test]
+fn a_job_shows_so_many_frames_and_leaves_the_rest_for_the_next() {
+    let log = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&log);
+    let handler = move |_| Obedient { log: Arc::clone(&seen), panics_in_drop: false };
+    let factory = Arc::new(Maker { codec: LengthPrefixed::u8(), handler });
+    let two = || Hand { frames_max: 2, ..hand(Verdict::Open) };
+    let mut job = job(Task::Open(factory), b"\x01a\x01b\x01c\x01d\x01e", two());
+    for (frames, left, after) in [(2, 6, false), (2, 2, false), (1, 0, true)] {
+        (job.errand.eof, job.errand.drain) = (true, true);
+        let done = job.run(&Nowhere, || Time::ZERO);
+        let Job { session, input, hand, .. } = *done.job;
+        assert_eq!((hand.frames_count, input.bytes.len(), hand.unserved), (frames, left, !after));
+        // What comes after the frames waits for them.
+        assert_eq!((hand.eof_left, hand.drain_left), (!after, !after));
+        job = Job::blank();
+        job.serve_later(session.expect("it is there"), Errand::default());
+        (job.input, job.hand) = (input, two());
+    }
+    let log = log.lock().expect("no panic under the lock").clone();
+    assert_eq!(log, ["open 9", "a", "b", "c", "d", "e", "eof"]);
+}
+
+#[test]
 fn an_error_closes_and_a_panic_aborts() {
     let (_, hand, panicked, _) = serve(&["a", "fail", "b"], Verdict::Open);
     assert!(matches!(hand.verdict, Verdict::Close(Cause::HandlerFailed(_))) && !panicked);

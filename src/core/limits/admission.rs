@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::clients::Clients;
 use super::gauge::Gauge;
-use super::rate::Bucket;
+use crate::words::bucket::Bucket;
 use crate::words::clock::Time;
 use crate::words::config::{self, Rate, WhenFull};
 use crate::words::sync::atomic::{AtomicBool, AtomicU8, Ordering};

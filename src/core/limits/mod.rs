@@ -4,7 +4,6 @@ mod admission;
 mod alarm;
 mod clients;
 mod gauge;
-mod rate;
 mod waiters;
 
 #[cfg(any(test, feature = "sim"))]
@@ -13,5 +12,5 @@ pub(crate) use self::admission::{Admission, Full, Permit, Tokens, Via};
 pub use self::alarm::{Alarm, AlarmKind};
 pub(crate) use self::alarm::{Alarms, Told};
 pub(crate) use self::clients::{Clients, Prefixes};
-pub(crate) use self::rate::Bucket;
 pub(crate) use self::waiters::Waiters;
+pub(crate) use crate::words::bucket::Bucket;

@@ -206,6 +206,7 @@ impl<K: Kernel> Reactor<K> {
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
         (job.hand.now, job.hand.door) = (self.io.now, via.listener());
+        entry.conn.set_shape(self.io.shape(via));
         entry.conn.lend(id, &mut job.hand, self.io.rules(via));
         if eager {
             // Watched when it comes to rest.

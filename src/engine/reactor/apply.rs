@@ -41,14 +41,17 @@ impl<K: Kernel> Reactor<K> {
         };
         let io = &mut self.io;
         io.tick();
-        io.counters.frames += u64::from(job.hand.frames_count);
+        io.counters.frames += job.hand.frames_count as u64;
         io.counters.shed += u64::from(job.hand.shed_count);
         io.counters.misdirected += u64::from(job.hand.misdirected_count);
         io.counters.dropped += u64::from(job.hand.dropped_count);
         let session = job.session.take();
         entry.conn.handle_done(session, &mut job.hand, io.now, io.rules(entry.door));
         let Input { bytes: input, given_bytes, leased } = std::mem::take(&mut job.input);
-        let used = if leased || input.len() < given_bytes {
+        // Whole frames that wait for the next turn stay where they are, so that many of them are
+        // not copied once per turn.
+        let next_turn = job.hand.unserved && !job.hand.paused;
+        let used = if leased || (input.len() < given_bytes && !next_turn) {
             // What is left of it is copied out: a partial frame keeps what it needs and no more.
             if !input.is_empty() {
                 entry.conn.keep_partial(BytesMut::from(&input[..]), io.kernel.now());

@@ -346,6 +346,7 @@ impl<K: Kernel> Reactor<K> {
         let gate = Arc::new(Gate::new(id, factory.handler(), max, self.desk.post()));
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
+        entry.conn.set_shape(self.io.shape(door));
         entry.conn.attach(Arc::clone(&gate));
         (job.hand.now, job.hand.door) = (now, door.listener());
         entry.conn.lend(id, &mut job.hand, self.io.rules(door));

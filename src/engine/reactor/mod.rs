@@ -17,6 +17,7 @@ mod dial;
 mod mail;
 mod reap;
 mod ring;
+mod shaped;
 mod stream;
 
 use std::collections::VecDeque;
@@ -127,6 +128,7 @@ const _: () = assert!(
         + 16 // session
         + 8 * 8 // gate, partial frame, outbox, marks, inbox, cause, timeouts, timers: most often
         //         there is none
+        + 8 // rates: none unless asked for
         + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
         //         its frame has begun
         + 16 // how long it is used to be silent
@@ -388,8 +390,11 @@ impl<K: Kernel> Reactor<K> {
     fn expire(&mut self, id: ConnId) -> Option<Box<Job>> {
         let entry = self.table.get_mut(id)?;
         *entry.conn.timer_mut() = None;
-        if entry.conn.seems_late(self.io.now, self.io.rules(entry.door)) {
+        let late = entry.conn.seems_late(self.io.now, self.io.rules(entry.door));
+        if late {
             entry.conn.look_again(self.io.now);
+        }
+        if entry.conn.wake_held(self.io.now) || late {
             let job = self.io.advance(id, entry, May::Serve);
             if job.is_some() {
                 return job;
@@ -448,6 +453,13 @@ impl<K: Kernel> Reactor<K> {
             trusted_again: counters.trusted_again,
             refused: counters.refused,
             accept_errors: counters.accept_errors,
+            shaped: self.table.iter().filter(|(_, entry)| entry.conn.is_shaped()).count(),
+            reads_held: self.table.iter().filter(|(_, entry)| entry.conn.holds_input()).count(),
+            sends_held: self.table.iter().filter(|(_, entry)| entry.conn.holds_output()).count(),
+            read_delays: counters.reads_delayed.times,
+            read_delayed_bytes: counters.reads_delayed.bytes,
+            send_delays: counters.sends_delayed.times,
+            send_delayed_bytes: counters.sends_delayed.bytes,
             limit_pauses: counters.limit_pauses,
             listener_pauses: counters.listener_pauses,
             rate_pauses: counters.rate_pauses,

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, IoSlice};
 use bytes::BytesMut;
 
 use super::door::Habit;
+use super::shaped::bound_room;
 use super::{Entry, Watch};
 use crate::core::conn::{Next, Rules};
 use crate::core::job::{Input, Job};
@@ -234,6 +235,7 @@ impl<K: Kernel> Io<K> {
 
     /// Reads once. A job if that brought input.
     fn read(&mut self, id: ConnId, entry: &mut Entry<K>) -> Option<Box<Job>> {
+        let most = self.ask_to_read(entry)?;
         let stream = entry.stream.as_mut()?;
         let (mut input, leased) = match entry.conn.take_partial() {
             Some(mut partial) => {
@@ -243,8 +245,10 @@ impl<K: Kernel> Io<K> {
             }
             None => (self.pool.lease(), true),
         };
+        bound_room(&mut input, most);
         let room = input.capacity() - input.len();
         let answer = self.kernel.read(stream, &mut input);
+        self.counters.note_read(&mut entry.conn, &answer);
         if entry.watch == Watch::Nothing {
             let spoke = answer.as_ref().is_ok_and(|&count| count > 0);
             self.habits[usize::from(entry.door)].learn(spoke);
@@ -272,11 +276,15 @@ impl<K: Kernel> Io<K> {
 
     /// Reads once and throws it away.
     fn discard(&mut self, entry: &mut Entry<K>) {
+        let Some(most) = self.ask_to_read(entry) else { return };
         let Some(stream) = entry.stream.as_mut() else { return };
         let mut input = self.pool.lease();
+        bound_room(&mut input, most);
         let room = input.capacity();
         let prior = &mut self.priors[usize::from(entry.door)];
-        match self.kernel.read(stream, &mut input) {
+        let answer = self.kernel.read(stream, &mut input);
+        self.counters.note_read(&mut entry.conn, &answer);
+        match answer {
             Ok(0) => entry.conn.handle_eof(self.now),
             Ok(count) => {
                 entry.conn.handle_received(K::SHORT_READ_DRAINS && count < room, self.now, prior);
@@ -291,10 +299,14 @@ impl<K: Kernel> Io<K> {
     /// Writes once from the outbox. What the kernel did not take stays there until it says that
     /// there is room.
     fn write(&mut self, id: ConnId, entry: &mut Entry<K>) {
+        let queued = entry.conn.queued_bytes();
+        let Some(most) = self.ask_to_send(entry, queued) else { return };
         let (Some(stream), Some(outbox)) = (entry.stream.as_mut(), entry.conn.outbox_mut()) else {
             return;
         };
-        match write_once(&mut self.kernel, stream, outbox) {
+        let answer = write_once(&mut self.kernel, stream, outbox, most);
+        self.counters.note_written(&mut entry.conn, &answer);
+        match answer {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
                 // A deadline counts from now, not from the beginning of a turn in which handlers
@@ -322,8 +334,11 @@ impl<K: Kernel> Io<K> {
         if outbox.is_empty() || !entry.conn.writes_through() {
             return;
         }
+        let Some(most) = self.ask_to_send(entry, outbox.len_bytes()) else { return };
         let Some(stream) = entry.stream.as_mut() else { return };
-        match write_once(&mut self.kernel, stream, outbox) {
+        let answer = write_once(&mut self.kernel, stream, outbox, most);
+        self.counters.note_written(&mut entry.conn, &answer);
+        match answer {
             Ok(count) => {
                 self.counters.sent_bytes += count as u64;
                 entry.conn.note_sent(self.now, self.rules(entry.door));
@@ -399,17 +414,18 @@ impl<K: Kernel> Io<K> {
     }
 }
 
-/// One gathered write; what was taken is gone from the outbox.
+/// One gathered write of no more than `most` bytes; what was taken is gone from the outbox.
 fn write_once<K: Kernel>(
     kernel: &mut K,
     stream: &mut K::Stream,
     outbox: &mut Outbox,
+    most: usize,
 ) -> std::io::Result<usize> {
-    let count = match outbox.only() {
+    let count = match outbox.only().filter(|slice| slice.len() <= most) {
         Some(slice) => kernel.write(stream, &[IoSlice::new(slice)])?,
         None => {
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = outbox.slices(&mut slices);
+            let filled = outbox.slices_within(&mut slices, most);
             kernel.write(stream, &slices[..filled])?
         }
     };

@@ -290,8 +290,17 @@ impl Talker {
                 life.paused = true;
                 cx.pause();
             }
+            5 => self.change_rates(cx, &mut book.random),
             _ => {}
         }
+    }
+
+    /// Changes the rates of a connection that has some.
+    fn change_rates(&self, cx: &mut Context<'_>, random: &mut Random) {
+        let mut net = lock(&self.app.net);
+        let bounds = net.ledger.redraw(self.id, random);
+        bounds.read.into_iter().for_each(|rate| cx.set_read_rate(Some(rate)));
+        bounds.send.into_iter().for_each(|rate| cx.set_send_rate(Some(rate)));
     }
 
     fn set_timer(

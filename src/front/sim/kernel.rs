@@ -9,6 +9,7 @@ use bytes::BytesMut;
 
 use super::net::{self, Net, ServerEnd, Watch};
 use super::plan::FAREWELL;
+use super::rates::Way;
 use super::trace::{Note, Outcome, Verb};
 use crate::parts::mailbox::Wake;
 use crate::sys::{AcceptFault, Event, Kernel, accept_codes};
@@ -163,6 +164,8 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         };
         net.hold(id);
         net.check_pace(listener.id);
+        let (first, now) = (net.listeners[listener.id].number == 0, net.now);
+        net.ledger.open(id, first, now);
         net.note(Note::Accepted(listener.id, id));
         let stream = SimStream { net: Arc::clone(&self.net), id, closed: false };
         Ok((stream, addr_of(id)))
@@ -293,6 +296,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         if socket.up.queue.is_empty() {
             socket.facts.unread_since = None;
         }
+        passed(&mut net, id, Way::Read, count);
         net.note(Note::Read(id, Outcome::Bytes(count)));
         Ok(count)
     }
@@ -326,6 +330,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
                 net.sockets[id].facts.turned_away = true;
             }
             net.put_down(id, &bytes);
+            passed(&mut net, id, Way::Send, count);
             let now = net.now;
             let facts = &mut net.sockets[id].facts;
             facts.last_progress = now;
@@ -430,6 +435,18 @@ impl Drop for SimListener {
 impl Wake for SimWake {
     fn wake(&self) {
         lock(&self.net).polls[self.poll].woken = true;
+    }
+}
+
+/// The server has read or written so much.
+fn passed(net: &mut Net, id: usize, way: Way, count: usize) {
+    let now = net.now;
+    // A farewell to one who is turned away waits for nothing.
+    if net.sockets[id].facts.turned_away {
+        return;
+    }
+    if let Err(what) = net.ledger.pass(id, way, count, now) {
+        net.fail(what);
     }
 }
 

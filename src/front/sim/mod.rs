@@ -21,6 +21,7 @@ mod net;
 mod plan;
 mod random;
 mod route;
+mod rates;
 mod trace;
 mod world;
 
@@ -57,6 +58,8 @@ pub struct Summary {
     pub dialed: u64,
     /// Those that it was asked for and could not make.
     pub dial_failures: u64,
+    /// Times that input or output had to wait for its turn because rates are bounded.
+    pub delays: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

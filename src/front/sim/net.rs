@@ -7,6 +7,7 @@ use super::crowd::Doorman;
 use super::plan::{Arming, Faults, Plan};
 
 use super::random::{Odds, Random};
+use super::rates::Ledger;
 use super::route::Route;
 use super::trace::{Note, Trace, Verb};
 use crate::sys::Event;
@@ -19,6 +20,7 @@ pub(super) struct Net {
     pub(super) random: Random,
     pub(super) faults: Faults,
     pub(super) trace: Trace,
+    pub(super) ledger: Ledger,
     /// The first rule that was broken.
     pub(super) failure: Option<String>,
     pub(super) arming: Arming,
@@ -174,6 +176,7 @@ impl Net {
             random,
             faults: plan.faults.clone(),
             trace: Trace::default(),
+            ledger: Ledger::new(plan),
             failure: None,
             arming: plan.arming,
             short_read_drains: plan.short_read_drains,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::random::{Odds, Random};
+use super::rates::Bounds;
 use super::route::{Fate, Route};
 use crate::engine::desk::DialTimes;
 use crate::engine::sched::{Mode, SchedConfig};
@@ -17,6 +18,8 @@ use crate::words::config::{Idle, Limits, Listening, Placement, Rate, Timeouts, W
 pub(super) struct Plan {
     pub(super) sched: SchedConfig,
     pub(super) limits: Limits,
+    /// What the connections of the first listener may read and write together.
+    pub(super) group: Bounds,
     pub(super) placement: Placement,
     pub(super) listening: Vec<Listening>,
     pub(super) clients: usize,
@@ -164,11 +167,13 @@ impl Plan {
         let storm = MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1);
         let (routes, dials) = dials(random, storm);
         let sched = sched(random);
-        let limits = limits(random);
+        let mut limits = limits(random);
+        let group = Bounds::draw(random, &mut limits);
         let listening = (0..random.size(1, 2)).map(|_| listening(random, &limits)).collect();
         Plan {
             sched,
             limits,
+            group,
             listening,
             placement: match random.one_in(2) {
                 true => Placement::ReusePort,
@@ -226,6 +231,7 @@ fn limits(random: &mut Random) -> Limits {
     admission(random, &mut limits);
     limits.accepts_per_turn = random.size(1, 8);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
+    limits.frames_per_turn = random.magnitude(1, 16);
     limits.pool_retained_max = random.size(0, 4);
     limits.send_high_bytes = random.magnitude(64, 16 << 10);
     limits.send_low_bytes = random.size(0, limits.send_high_bytes);

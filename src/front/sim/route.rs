@@ -70,6 +70,7 @@ impl Net {
         socket.end = ServerEnd::Held;
         socket.facts.accepted_at = Some(now);
         socket.facts.heard_at = now;
+        self.ledger.open(id, false, now);
         self.held.push(id);
         if self.held.len() > self.doorman.held_max {
             let (held, max) = (self.held.len(), self.doorman.held_max);

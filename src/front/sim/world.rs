@@ -137,6 +137,7 @@ fn play<const DRAINS: bool>(
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), random.fork()));
     let mut listening = plan.listening.clone();
+    listening[0].shaper = plan.group.shaper();
     listening.push(Listening::outbound(&plan.limits));
     let common = Common::new(plan.limits.clone(), listening.into(), plan.placement);
     let ear = Ear::default();
@@ -565,6 +566,7 @@ fn sum_up<const DRAINS: bool>(
         summary.panics += snapshot.panics;
         summary.dialed += snapshot.dialed;
         summary.dial_failures += snapshot.dial_failures;
+        summary.delays += snapshot.read_delays + snapshot.send_delays;
     }
     let unserved = stage.unserved_count();
     let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();

@@ -96,13 +96,24 @@ impl Outbox {
     /// Fills `out` with the first slices in order and says how many it filled: all that wait, or
     /// as many as there is room for.
     pub(crate) fn slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
+        self.slices_within(out, usize::MAX)
+    }
+
+    /// The same for the first `most` bytes.
+    pub(crate) fn slices_within<'a>(&'a self, out: &mut [IoSlice<'a>], most: usize) -> usize {
+        let (mut filled, mut left) = (0, most);
         for (place, part) in out.iter_mut().zip(&self.parts) {
+            if left == 0 {
+                break;
+            }
             let skip = if filled == 0 { self.written as usize } else { 0 };
-            *place = IoSlice::new(match part {
+            let bytes: &[u8] = match part {
                 Part::Shared(bytes) => bytes,
                 Part::Copied(segment) => &segment[skip..],
-            });
+            };
+            let bytes = &bytes[..bytes.len().min(left)];
+            *place = IoSlice::new(bytes);
+            left -= bytes.len();
             filled += 1;
         }
         filled
@@ -494,6 +505,23 @@ mod tests {
                 prop_assert_eq!(outbox.is_empty(), model.is_empty());
                 prop_assert_eq!(outbox.retained_bytes(), counted(&outbox));
             }
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_can_be_had_by_themselves() {
+        let mut outbox = Outbox::new();
+        outbox.put_slice(b"abc");
+        outbox.put(Bytes::from(vec![b'd'; 600]));
+        outbox.put_slice(b"ef");
+        outbox.advance(1);
+        let all = content(&outbox);
+        for most in [1, 2, 3, 601, 602, 603, 604, 605] {
+            let mut slices = [IoSlice::new(&[]); 8];
+            let filled = outbox.slices_within(&mut slices, most);
+            let first: Vec<u8> = slices[..filled].iter().flat_map(|s| s.to_vec()).collect();
+            assert_eq!(first, all[..most.min(all.len())]);
+            assert!(slices[..filled].iter().all(|slice| !slice.is_empty()));
         }
     }
 

@@ -104,7 +104,7 @@ impl Admission {
         if let Some(max) = self.connections_per_client_max {
             check("connections_per_client_max", max, 1..=CONNECTIONS_MAX)?;
         }
-        check_rate(self.accept_rate)?;
+        check_accept_rate(self.accept_rate)?;
         check("listeners", self.listeners.len(), listeners..=listeners)?;
         self.listeners.iter().try_for_each(ListenerAdmission::check)
     }
@@ -137,7 +137,7 @@ impl ListenerAdmission {
         if let Some(max) = self.connections_max {
             check("connections_max", max, 1..=CONNECTIONS_MAX)?;
         }
-        check_rate(self.accept_rate)?;
+        check_accept_rate(self.accept_rate)?;
         check_when_too_fast(self.when_too_fast)
     }
 }
@@ -160,7 +160,7 @@ fn take<T: Clone + PartialEq>(own: &mut T, base: &T, new: &T) {
 }
 
 /// Refuses a rate of accepts that is outside of its range.
-pub(super) fn check_rate(rate: Option<Rate>) -> Result<(), Error> {
+pub(super) fn check_accept_rate(rate: Option<Rate>) -> Result<(), Error> {
     let Some(rate) = rate else { return Ok(()) };
     check("accept_rate", rate.refill(), 1..=ACCEPTS_MAX)?;
     check("accept_rate", rate.depth(), 1..=ACCEPTS_MAX)

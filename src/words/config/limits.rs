@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::admission::{check_rate, check_when_too_fast};
-use super::{Overflow, Rate, Timeouts, WhenFull, check, check_time};
+use super::admission::{check_accept_rate, check_when_too_fast};
+use super::{Overflow, Rate, Timeouts, WhenFull, check, check_rate, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -74,6 +74,10 @@ pub struct Limits {
     /// The size of a read buffer, which is also the most that is read from one connection before
     /// its handler runs and the others get their turn. Default: 65,536. Range: 512 to 16 MiB.
     pub read_chunk_bytes: usize,
+    /// Frames that a connection's handler is shown before the others get their turn, which bounds
+    /// how long one that sends many small frames at once occupies a thread. The rest of what was
+    /// read waits. Default: 256. Range: 1 to 65,536.
+    pub frames_per_turn: usize,
     /// Read buffers that each reactor's pool keeps when they are not in use. Default: 64.
     /// Range: 0 to 65,536.
     pub pool_retained_max: usize,
@@ -91,6 +95,20 @@ pub struct Limits {
     pub overflow: Overflow,
     /// How long one connection may take over each part of its life; see there.
     pub timeouts: Timeouts,
+    /// What may be read from each connection, in bytes. One that has used it up is not read for a
+    /// while, so that its peer has to wait; that time counts for no timeout. A
+    /// [`Listening`](crate::config::Listening) and a [`Context`](crate::Context) may say otherwise.
+    /// With a burst of less than some ten milliseconds' worth a rate is not reached, since timers
+    /// are not finer. Default: `None`, no bound.
+    pub read_rate: Option<Rate>,
+    /// What may be written to each connection, in bytes; the rest waits in its queue, and that time
+    /// is no write stall. Default: `None`, no bound.
+    pub send_rate: Option<Rate>,
+    /// What may be read from all connections together, in bytes: each that has input waiting gets
+    /// its turn. Default: `None`, no bound.
+    pub server_read_rate: Option<Rate>,
+    /// What may be written to all connections together, in bytes. Default: `None`, no bound.
+    pub server_send_rate: Option<Rate>,
     /// How many bytes of input are read and thrown away while lingering; a peer that sends more is
     /// not waited for. Default: 1 MiB. Range: 0 to 2⁴⁰ (on 32-bit platforms the largest `usize`, as
     /// for `send_max_bytes`).
@@ -144,12 +162,17 @@ impl Limits {
             accepts_per_turn: 64,
             events_per_turn: 1_024,
             read_chunk_bytes: 64 << 10,
+            frames_per_turn: 256,
             pool_retained_max: 64,
             send_high_bytes: 256 << 10,
             send_low_bytes: 128 << 10,
             send_max_bytes: 16 << 20,
             overflow: Overflow::default(),
             timeouts: Timeouts::default(),
+            read_rate: None,
+            send_rate: None,
+            server_read_rate: None,
+            server_send_rate: None,
             linger_bytes: 1 << 20,
             lingering_max: (connections_max / 16).max(64),
             queue_wait_max: None,
@@ -167,7 +190,7 @@ impl Limits {
         }
         check("client_prefix_v4", self.client_prefix_v4, 0..=32)?;
         check("client_prefix_v6", self.client_prefix_v6, 0..=128)?;
-        check_rate(self.accept_rate)?;
+        check_accept_rate(self.accept_rate)?;
         check_when_too_fast(self.when_too_fast)?;
         check("alarm_percent", self.alarm_percent, 1..=100)?;
         let week = Duration::from_secs(7 * 24 * 60 * 60);
@@ -176,11 +199,16 @@ impl Limits {
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;
         check("read_chunk_bytes", self.read_chunk_bytes, 512..=16 << 20)?;
+        check("frames_per_turn", self.frames_per_turn, 1..=65_536)?;
         check("pool_retained_max", self.pool_retained_max, 0..=65_536)?;
         check("send_max_bytes", self.send_max_bytes, 1..=BYTES_MAX)?;
         check("send_high_bytes", self.send_high_bytes, 1..=self.send_max_bytes)?;
         check("send_low_bytes", self.send_low_bytes, 0..=self.send_high_bytes)?;
         self.timeouts.check()?;
+        check_rate("read_rate", self.read_rate)?;
+        check_rate("send_rate", self.send_rate)?;
+        check_rate("server_read_rate", self.server_read_rate)?;
+        check_rate("server_send_rate", self.server_send_rate)?;
         check("linger_bytes", self.linger_bytes, 0..=BYTES_MAX)?;
         check("lingering_max", self.lingering_max, 1..=1 << 31)?;
         if let Some(wait) = self.queue_wait_max {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::admission::Filter;
-use super::{Limits, Rate, Timeouts, WhenFull};
+use super::{Limits, Rate, Shaper, Timeouts, WhenFull, check_rate};
 use crate::words::error::Error;
 
 /// The settings of one listener. They begin as those of its server and are changed through
@@ -58,6 +58,15 @@ pub struct Listening {
     /// has read it may see a reset instead, on some systems; nobody waits for that.
     pub farewell: Bytes,
     pub(crate) filter: Option<Filter>,
+    /// What may be read from each connection of this listener, in bytes. Default:
+    /// [`Limits::read_rate`].
+    pub read_rate: Option<Rate>,
+    /// What may be written to each connection of this listener, in bytes. Default:
+    /// [`Limits::send_rate`].
+    pub send_rate: Option<Rate>,
+    /// What the connections of this listener, and of all others that have the same shaper, may
+    /// read and write together. Default: `None`.
+    pub shaper: Option<Shaper>,
 }
 
 impl Listening {
@@ -65,6 +74,9 @@ impl Listening {
     pub(crate) fn of(limits: &Limits) -> Self {
         Listening {
             timeouts: limits.timeouts.clone(),
+            read_rate: limits.read_rate,
+            send_rate: limits.send_rate,
+            shaper: None,
             connections_max: None,
             accept_rate: None,
             when_full: limits.when_full,
@@ -95,6 +107,8 @@ impl Listening {
     /// Refuses what is outside of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.timeouts.check()?;
-        self.check_admission()
+        self.check_admission()?;
+        check_rate("read_rate", self.read_rate)?;
+        check_rate("send_rate", self.send_rate)
     }
 }

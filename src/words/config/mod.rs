@@ -6,6 +6,7 @@ mod idle;
 mod limits;
 mod listening;
 mod rate;
+mod shaper;
 mod threads;
 mod timeouts;
 
@@ -21,6 +22,8 @@ pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
 pub use self::limits::Limits;
 pub use self::listening::Listening;
 pub use self::rate::Rate;
+pub use self::shaper::Shaper;
+pub(crate) use self::shaper::SharedBucket;
 pub(crate) use self::threads::Threads;
 pub use self::timeouts::Timeouts;
 use super::error::Error;
@@ -50,4 +53,8 @@ pub(crate) fn check_time(
         format!("{value:?}"),
         format!("{:?} to {:?}", allowed.start(), allowed.end()),
     ))
+}
+
+pub(crate) fn check_rate(field: &'static str, rate: Option<Rate>) -> Result<(), Error> {
+    rate.map_or(Ok(()), |rate| rate.check(field))
 }

@@ -50,6 +50,12 @@ impl Rate {
         self.burst
     }
 
+    /// The nearest rate that is in its range.
+    pub(crate) fn clamp(self) -> Self {
+        let per_second = self.per_second.clamp(1, Self::MAX);
+        Rate { per_second, burst: self.burst.clamp(1, Self::MAX) }
+    }
+
     /// Refuses what is outside of its range, in the name of the setting that took it.
     pub(crate) fn check(&self, field: &'static str) -> Result<(), Error> {
         check(field, self.per_second, 1..=Self::MAX)?;

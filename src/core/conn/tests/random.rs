@@ -1,6 +1,8 @@
 //! Random lives of connections, each with a calm end in which everything must finish.
 
 use super::*;
+use crate::core::shaping::{Shape, quantum};
+use crate::words::config::{Listening, Rate};
 use bytes::Buf;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -57,6 +59,18 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::PostClose),
         1 => (0..8u8).prop_map(|lot| if lot == 0 { Op::PostAbort } else { Op::Drain }),
     ]
+}
+
+fn rate() -> impl Strategy<Value = Option<Rate>> {
+    let rate = (20..5_000u64, 1..300u64);
+    prop::option::of(rate.prop_map(|(rate, burst)| Rate::per_second(rate).burst(burst)))
+}
+
+/// Whether so many bytes may have passed since the beginning.
+fn is_within(rate: Option<Rate>, count: usize, now: Time) -> bool {
+    let Some(rate) = rate else { return true };
+    let refilled = u128::from(now.as_nanos()) * u128::from(rate.refill()) / 1_000_000_000;
+    count as u128 <= refilled + u128::from(rate.depth() + quantum(rate))
 }
 
 fn finish_job(rig: &mut Rig, put: usize, keep: usize, end: End) {
@@ -129,9 +143,11 @@ fn calm(rig: &mut Rig) {
     rig.receive_fin();
     rig.run();
     rig.read_mail();
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         if rig.out.is_some() {
             finish_job(rig, 0, 0, End::Open);
+        } else if rig.conn.holds_input() || rig.conn.holds_output() {
+            rig.pass(Duration::from_millis(20));
         } else if rig.conn.flags.dead {
             return;
         }
@@ -145,11 +161,18 @@ proptest! {
     fn every_life_keeps_the_rules_and_ends(
         room in prop_oneof![Just(0usize), 0..300usize, Just(usize::MAX)],
         ops in vec(op(), 1..120),
+        rates in prop::option::of((rate(), rate())),
     ) {
         let mut rig = Rig::opening();
+        let mut listening = Listening::of(&rig.limits);
+        (listening.read_rate, listening.send_rate) = rates.unwrap_or_default();
+        rig.conn.set_shape(Shape::of(None, &listening, Time::ZERO));
         rig.peer.room = room;
         for op in ops {
             apply(&mut rig, op);
+            let (read, send) = rates.unwrap_or_default();
+            prop_assert!(is_within(read, rig.input.0, rig.now));
+            prop_assert!(is_within(send, rig.peer.got.len(), rig.now));
         }
         calm(&mut rig);
         let ended_well = ["peer_finished", "closed"];

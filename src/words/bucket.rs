@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::words::clock::Time;
-use crate::words::config::Rate;
+use super::clock::Time;
+use super::config::Rate;
 
 /// How much may pass, and when the next may.
 ///
@@ -51,6 +51,20 @@ impl Bucket {
     pub(crate) fn take(&mut self, n: u64, now: Time) {
         self.refill(now);
         self.full_at = self.full_at.saturating_add(tokens(n));
+    }
+
+    /// Takes up to `n` of what is there, and says how much that was.
+    pub(crate) fn take_up_to(&mut self, n: u64, now: Time) -> u64 {
+        let n = n.min(self.available(now));
+        if n > 0 {
+            self.take(n, now);
+        }
+        n
+    }
+
+    /// What it was made for, or changed to.
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// What is there now; nothing if it is in debt.
