@@ -4,13 +4,15 @@
 #   .ci/sim-mutants.sh [bug ...]     SIM_SEEDS: how many seeds it may take, 1000 by default
 set -eu
 cd "$(dirname "$0")/.."
-bugs="cancelled_fires
+bugs="accounting_off_by_header
+cancelled_fires
 closed_twice
 deadline_of_turn
 door_unheeded
 exhausted_forgotten
 farewell_unheeded
 generation_ignored
+grade_stuck
 input_unlooked
 linger_skipped
 mailbox_sleep_untold

@@ -102,13 +102,13 @@ pub mod close {
 /// The choices of a [`Builder`].
 #[cfg(not(loom))]
 pub mod config {
-    pub use crate::words::config::{Idle, Listening, Placement, Rate, Scheduling, Timeouts};
+    pub use crate::words::config::{Evict, Idle, Listening, Placement, Rate, Scheduling, Timeouts};
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.
 #[cfg(not(loom))]
 pub mod control {
-    pub use crate::engine::counters::ReactorSnapshot;
+    pub use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
     pub use crate::front::server::{Control, Report, Snapshot};
 }
 

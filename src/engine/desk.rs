@@ -10,13 +10,14 @@ use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::Done;
-use crate::core::limits::{Admission, Permit};
+use crate::core::limits::{Admission, Grade, Permit};
 use crate::parts::mailbox::{Mailbox, Wake};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::config::{Limits, Listening, Placement, Timeouts};
 use crate::words::error::Error;
-use crate::words::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::words::pressure::Pressure;
+use crate::words::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
 
 /// What a reactor finds in its mailbox.
@@ -29,6 +30,8 @@ pub(crate) enum Letter<K: Kernel> {
     Adopt(Newcomer<K>),
     /// Something that a door may wait for is free again: try to accept.
     Retry(Freed),
+    /// Memory or room for connections has become shorter: look how short.
+    Look,
     /// Something for the whole server.
     Order(Order),
 }
@@ -69,6 +72,16 @@ pub(crate) struct Desk<K: Kernel> {
     /// A door of this reactor waits for a permit or a descriptor. SeqCst, with the admission's
     /// count: who waits says so and tries again, who releases counts down and then looks here.
     starved: AtomicBool,
+    /// What the connections of this reactor use of memory, as it last told. Relaxed everywhere, as
+    /// are the next three: numbers that guard no other memory; who reads an old one learns better
+    /// in his next turn.
+    used: AtomicUsize,
+    /// What other threads have sent to connections of this reactor and no job has taken yet.
+    posted: AtomicUsize,
+    /// No memory is left for such messages.
+    full: AtomicBool,
+    /// The grade and the pressure that this reactor has acted upon, four bits each.
+    heeded: AtomicU8,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
 }
@@ -83,6 +96,10 @@ impl<K: Kernel> Desk<K> {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
             starved: AtomicBool::new(false),
+            used: AtomicUsize::new(0),
+            posted: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            heeded: AtomicU8::new(0),
             clock: Box::new(clock),
             listening,
         }
@@ -99,6 +116,26 @@ impl<K: Kernel> Desk<K> {
         self.load.load(Ordering::Relaxed)
     }
 
+    /// What its connections use of memory, messages for them aside, as its reactor last told.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The reactor tells what its connections use.
+    pub(crate) fn publish_used(&self, bytes: usize) {
+        self.used.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The messages on their way to its connections, in bytes.
+    pub(crate) fn posted(&self) -> usize {
+        self.posted.load(Ordering::Relaxed)
+    }
+
+    /// Whether such messages are refused.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
     /// A connection is placed here.
     pub(crate) fn place(&self) {
         self.load.fetch_add(1, Ordering::Relaxed);
@@ -113,6 +150,18 @@ impl<K: Kernel> Desk<K> {
 impl<K: Kernel> Post for Desk<K> {
     fn command(&self, command: Command) {
         self.mailbox.post(Letter::Command(command));
+    }
+
+    fn admit(&self, cost: usize) -> bool {
+        let full = self.full.load(Ordering::Relaxed);
+        if !full {
+            self.posted.fetch_add(cost, Ordering::Relaxed);
+        }
+        !full
+    }
+
+    fn taken(&self, cost: usize) {
+        self.posted.fetch_sub(cost, Ordering::Relaxed);
     }
 }
 
@@ -259,6 +308,21 @@ impl<K: Kernel> Common<K> {
                 if !cfg!(switchboard_sim_mutant = "release_untold") {
                     desk.mailbox.post(Letter::Retry(freed));
                 }
+            }
+        }
+    }
+
+    /// Reactor `index` acts upon this grade of memory and this pressure: those that have not come
+    /// so far are to look.
+    pub(crate) fn tell_pressure(&self, index: usize, grade: Grade, pressure: Pressure) {
+        let level = pressure.level().to_le_bytes()[0];
+        let desks = self.desks();
+        desks[index].heeded.store(grade.number() << 4 | level, Ordering::Relaxed);
+        for (other, desk) in desks.iter().enumerate() {
+            let heeded = desk.heeded.load(Ordering::Relaxed);
+            let behind = heeded >> 4 < grade.number() || heeded & 0xF < level;
+            if other != index && behind {
+                desk.mailbox.post(Letter::Look);
             }
         }
     }

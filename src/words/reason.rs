@@ -77,6 +77,9 @@ pub enum Cause {
     WriteStalled,
     /// Output of one connection exceeded `send_max_bytes`.
     Overflow,
+    /// The connections of the server used as much memory as they may, `memory_max`, and this one
+    /// held a great part of it.
+    OutOfMemory,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
@@ -163,7 +166,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 16] = [
+    pub(crate) const LABELS: [&'static str; 17] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -180,6 +183,7 @@ impl Cause {
         "server_stopped",
         "drained",
         "io",
+        "out_of_memory",
     ];
 
     /// The cause's place in [`Cause::LABELS`].
@@ -201,6 +205,7 @@ impl Cause {
             Cause::ServerStopped => 13,
             Cause::Drained => 14,
             Cause::Io(..) => 15,
+            Cause::OutOfMemory => 16,
         }
     }
 
@@ -224,7 +229,8 @@ impl Cause {
             | Cause::FrameTimeout
             | Cause::IdleTimeout
             | Cause::WriteStalled
-            | Cause::Overflow => Blame::Limit,
+            | Cause::Overflow
+            | Cause::OutOfMemory => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -269,6 +275,7 @@ impl fmt::Display for Cause {
             Cause::IdleTimeout => write!(f, "the peer was silent for too long"),
             Cause::WriteStalled => write!(f, "the peer took no output for too long"),
             Cause::Overflow => write!(f, "too much output was queued"),
+            Cause::OutOfMemory => write!(f, "too much memory was used"),
             Cause::ServerStopped => write!(f, "the server was stopped"),
             Cause::Drained => write!(f, "the server drained"),
             Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),

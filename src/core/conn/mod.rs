@@ -13,6 +13,7 @@
 
 mod close;
 mod halves;
+mod memory;
 mod rules;
 mod times;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
+pub(crate) use self::memory::{Account, Change, Holding};
 pub(crate) use self::rules::Rules;
 pub(crate) use self::times::Lapse;
 use super::context::{Hand, Verdict};
@@ -78,6 +80,8 @@ pub(crate) struct Connection {
     cause: Option<Box<Cause>>,
     /// Where it was told to have other timeouts than its listener.
     own_timeouts: Option<Arc<Timeouts>>,
+    /// What it has in the books of its reactor, if it holds anything beside this record.
+    account: Option<Box<Account>>,
     /// Those of the protocol; with the session while that is out.
     timers: Option<Box<Timers>>,
     /// When a write stall or the linger is over; `NEVER` if neither is on.
@@ -121,6 +125,10 @@ struct Flags {
     greeted: bool,
     /// The protocol does not want to read for now.
     paused: bool,
+    /// It holds so much that it is not read for a while, since memory is short.
+    throttled: bool,
+    /// ... but once, now.
+    granted: bool,
     /// It stopped in the middle of its input; what is left may have whole frames.
     unserved: bool,
     /// A timer of the protocol is due.
@@ -151,6 +159,7 @@ impl Connection {
             inbox: None,
             cause: None,
             own_timeouts: None,
+            account: None,
             timers: None,
             output_by: Time::NEVER,
             last_seen: now,
@@ -223,7 +232,7 @@ impl Connection {
             return Next::Rest;
         }
         let unserved = flags.unserved && !flags.paused;
-        if may_read && !flags.choked && !flags.paused && !unserved {
+        if may_read && !(flags.choked || flags.paused || flags.throttled || unserved) {
             return Next::Read;
         }
         let eof = flags.eof && !flags.paused;
@@ -368,6 +377,7 @@ impl Connection {
         self.flags.out = false;
         self.session = session;
         self.gate = hand.gate.take();
+        self.take_back_lent();
         self.take_times_back(hand, now);
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
@@ -398,6 +408,9 @@ impl Connection {
                 hand.outbox.append(queue);
             }
             queue.append(&mut hand.outbox);
+            if self.flags.dead {
+                queue.hollow();
+            }
             self.flags.choked |= self.queued_bytes() >= rules.limits.send_high_bytes;
         }
         if let Some(gate) = &self.gate {
@@ -451,9 +464,7 @@ impl Connection {
     /// Another thread sent a message; false if the connection takes no more.
     pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
         if self.flags.dead || self.send != SendHalf::Open {
-            if let Some(gate) = &self.gate {
-                gate.taken(cost);
-            }
+            self.count_taken(cost);
             return false;
         }
         let inbox = self.inbox_mut();

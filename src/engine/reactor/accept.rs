@@ -40,6 +40,8 @@ struct Shut {
     by_limit: bool,
     /// The system is out of descriptors or memory; opened by a release, or at this time.
     by_system: Option<Time>,
+    /// Connections use too much memory; looked at in every turn.
+    by_memory: bool,
 }
 
 /// Whether clients of this door tend to have sent something by the time they are accepted. If so,
@@ -130,8 +132,8 @@ impl<K: Kernel> Door<K> {
 
     /// Whether there is something to accept now.
     pub(super) fn wants(&self) -> bool {
-        let Shut { by_operator, by_limit, by_system } = self.shut;
-        let open = !by_operator && !by_limit && by_system.is_none();
+        let Shut { by_operator, by_limit, by_system, by_memory } = self.shut;
+        let open = !by_operator && !by_limit && by_system.is_none() && !by_memory;
         self.ready && open && self.socket.is_some()
     }
 
@@ -139,6 +141,11 @@ impl<K: Kernel> Door<K> {
     pub(super) fn waiting(&self, kernel: &K) -> u64 {
         let waiting = self.socket.as_ref().and_then(|socket| kernel.waiting(socket));
         waiting.map_or(0, u64::from)
+    }
+
+    /// Whether clients may wait here until there is memory for them.
+    pub(super) fn waits_for_memory(&self) -> bool {
+        self.shut.by_memory && self.ready && self.socket.is_some()
     }
 
     /// When it is to be looked at although nothing has happened.
@@ -172,6 +179,7 @@ impl<K: Kernel> Reactor<K> {
             if door.shut.by_system.is_some_and(|at| at <= self.io.now) {
                 door.shut.by_system = None;
             }
+            door.shut.by_memory &= self.io.budget.refuses();
         }
         self.accept = Cursor::default();
         self.phase = Phase::Accept;
@@ -210,6 +218,11 @@ impl<K: Kernel> Reactor<K> {
 
     fn accept(&mut self, index: usize) -> Accepted<K> {
         if !self.doors[index].wants() {
+            return Accepted::Shut;
+        }
+        if self.io.budget.refuses() {
+            self.doors[index].shut.by_memory = true;
+            self.io.counters.memory_pauses += 1;
             return Accepted::Shut;
         }
         let Some(permit) = self.permit(index) else { return Accepted::Shut };
@@ -323,6 +336,7 @@ impl<K: Kernel> Reactor<K> {
             return None;
         };
         self.io.counters.opened += 1;
+        self.io.budget.note_records(self.table.retained_bytes());
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
         (job.hand.now, job.hand.door) = (self.io.now, door);

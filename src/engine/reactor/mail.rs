@@ -3,7 +3,7 @@
 use super::stream::May;
 use super::{Course, Phase, Reactor};
 use crate::core::conn::{Connection, Rules};
-use crate::core::handle::Command;
+use crate::core::handle::{Command, Post};
 use crate::engine::desk::{Letter, Order};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
@@ -33,6 +33,8 @@ impl<K: Kernel> Reactor<K> {
                 Letter::Retry(freed) => {
                     self.doors.iter_mut().for_each(|door| door.handle_release(freed));
                 }
+                // The next phase looks.
+                Letter::Look => {}
                 Letter::Order(order) => self.follow(&order),
             }
         }
@@ -43,9 +45,14 @@ impl<K: Kernel> Reactor<K> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Send { id, parcel, cost } => {
-                self.with(id, |conn, _, _| {
-                    conn.handle_parcel(parcel, cost);
-                });
+                if self.table.contains(id) {
+                    self.with(id, |conn, _, _| {
+                        conn.handle_parcel(parcel, cost);
+                    });
+                } else {
+                    self.table.note_stale();
+                    self.desk.taken(cost);
+                }
             }
             Command::Close(id) => self.with(id, Connection::handle_close),
             Command::Abort(id) => self.with(id, |conn, _, _| conn.abort(Cause::Aborted)),
@@ -98,6 +105,7 @@ impl<K: Kernel> Reactor<K> {
     /// The turn goes on, or the reactor ends if there is nothing left.
     pub(super) fn end_turn(&mut self) {
         self.table.shrink();
+        self.audit_at_times();
         if self.table.is_empty() {
             self.io.pool.trim(1);
         }

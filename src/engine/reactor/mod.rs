@@ -11,6 +11,7 @@
 mod accept;
 mod apply;
 mod mail;
+mod pressure;
 mod reap;
 mod stream;
 
@@ -109,16 +110,16 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 7 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, timers: most often none
+        + 8 * 8 // gate, partial frame, outbox, inbox, cause, timeouts, account, timers: mostly none
         + 3 * 8 // when output was awaited, the peer was seen, its frame began
         + 16 // how long it is used to be silent
         + 8 // bytes thrown away
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 19 // flags
+        + 21 // flags
         + 3 // door and watch; the permit takes nothing
-        + 6 // padding
+        + 4 // padding
 );
 
 /// What the kernel watches a socket for.
@@ -152,7 +153,7 @@ impl<K: Kernel> Reactor<K> {
         Ok(Reactor {
             phase: Phase::Sleep,
             table: Table::new(port.index()),
-            io: Io::new(kernel, common, doors.len()),
+            io: Io::new(kernel, common, doors.len(), port.index()),
             desk,
             port,
             batch: 0,
@@ -235,6 +236,7 @@ impl<K: Kernel> Reactor<K> {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
+        let retry = retry.into_iter().chain(self.pressure_at());
         let deadline = self.io.wheel.next_deadline().into_iter().chain(retry).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
@@ -405,6 +407,8 @@ impl<K: Kernel> Reactor<K> {
             accept_errors: counters.accept_errors,
             limit_pauses: counters.limit_pauses,
             descriptor_pauses: counters.descriptor_pauses,
+            memory_pauses: counters.memory_pauses,
+            memory: self.memory(),
             buffers_leased: pool.leased_count,
             buffers_retained: pool.retained_count,
             buffers_retained_bytes: pool.retained_bytes,
@@ -439,6 +443,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
                 Phase::Mail => {
                     self.receive_mail();
+                    self.heed_pressure();
                     self.begin_accepting();
                     None
                 }

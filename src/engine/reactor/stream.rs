@@ -7,6 +7,7 @@ use std::io::{ErrorKind, IoSlice};
 use bytes::BytesMut;
 
 use super::accept::Habit;
+use super::pressure::Budget;
 use super::{Entry, Watch};
 use crate::core::conn::{Next, Rules};
 use crate::core::job::{Input, Job};
@@ -45,6 +46,7 @@ pub(super) struct Io<K: Kernel> {
     pub(super) priors: Vec<Prior>,
     /// How near the server is to its limits.
     pub(super) pressure: Pressure,
+    pub(super) budget: Budget,
     pub(super) counters: Counters,
 }
 
@@ -70,7 +72,7 @@ const BLANKS_MAX: usize = super::READ_AHEAD;
 const BLANK_KEEPS_BYTES: usize = 4096;
 
 impl<K: Kernel> Io<K> {
-    pub(super) fn new(kernel: K, common: Arc<Common<K>>, listeners: usize) -> Self {
+    pub(super) fn new(kernel: K, common: Arc<Common<K>>, listeners: usize, index: usize) -> Self {
         let now = kernel.now();
         let limits = &common.limits;
         Io {
@@ -84,6 +86,7 @@ impl<K: Kernel> Io<K> {
             habits: vec![Habit::default(); listeners],
             priors: vec![Prior::new(); listeners],
             pressure: Pressure::Calm,
+            budget: Budget::new(index, limits.memory_max),
             counters: Counters::default(),
             kernel,
             common,
@@ -103,6 +106,7 @@ impl<K: Kernel> Io<K> {
                 (Next::Write, _) => self.write(id, entry),
                 (Next::Finish, _) => self.finish(entry),
                 (Next::Probe, _) => self.probe(entry),
+                (Next::Read, May::Serve) if self.throttles(id, entry) => {}
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
                     if job.is_some() {
@@ -135,6 +139,7 @@ impl<K: Kernel> Io<K> {
                 }
             }
         };
+        self.settle(id, entry);
         self.arm(id, entry);
         job
     }
@@ -219,6 +224,7 @@ impl<K: Kernel> Io<K> {
         let mut job = self.blank();
         let taken = entry.conn.take_session(id, &mut job.hand, self.rules(entry.door));
         let (session, errand) = taken?;
+        entry.conn.note_lent((!leased).then_some(&bytes), &job.hand);
         job.serve_later(session, errand);
         (job.hand.now, job.hand.door) = (self.now, entry.door);
         job.input = Input { given_bytes: bytes.len(), bytes, leased };

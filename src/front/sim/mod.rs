@@ -51,6 +51,12 @@ pub struct Summary {
     pub offloads: u64,
     /// Panics of user code.
     pub panics: u64,
+    /// Times that a connection was not read because it held so much of little memory.
+    pub throttles: u64,
+    /// Times that accepting paused for want of memory.
+    pub memory_pauses: u64,
+    /// Connections that were ended for want of memory.
+    pub evictions: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

@@ -175,6 +175,10 @@ fn limits(random: &mut Random) -> Limits {
     if random.one_in(2) {
         limits.connections_max = random.size(1, 6);
     }
+    if random.one_in(3) {
+        // Enough for the records of all.
+        limits.memory_max = random.magnitude(20 << 10, 96 << 10);
+    }
     limits.accepts_per_turn = random.size(1, 8);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
     limits.pool_retained_max = random.size(0, 4);

@@ -28,6 +28,8 @@ fn the_server_keeps_its_promises_under_every_seed() {
     if count >= 100 {
         // It would prove little if these never happened.
         let rare = [sum.take_overs, sum.steals, sum.offloads, sum.panics];
+        let short = [sum.throttles, sum.memory_pauses, sum.evictions];
+        assert!(short.iter().all(|&count| count > 0), "memory was never short: {sum:?}");
         assert!(rare.iter().all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
     }
 }
@@ -71,5 +73,8 @@ fn add(sum: &mut Summary, run: Summary) {
     sum.steals += run.steals;
     sum.offloads += run.offloads;
     sum.panics += run.panics;
+    sum.throttles += run.throttles;
+    sum.memory_pauses += run.memory_pauses;
+    sum.evictions += run.evictions;
     sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
 }

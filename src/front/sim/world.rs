@@ -47,6 +47,8 @@ struct World<'s, const DRAINS: bool> {
     end_at: Option<Time>,
     suspended: bool,
     steps: u64,
+    /// The most memory that there was.
+    peak: usize,
     /// Who could go on now; scratch.
     due: Vec<Actor>,
 }
@@ -87,6 +89,13 @@ enum Phase {
 
 /// A run has at most so many steps, or it does not come to rest.
 const STEPS_MAX: u64 = 600_000;
+
+/// The largest frame with a length of 16 bits, and what stands before it.
+const FRAME_MAX: usize = (1 << 16) + 2;
+/// Read buffers that a reactor may have out: those it has read ahead, and those of the threads.
+const READ_AHEAD: usize = 48;
+/// More than a record, its entry in the wheel and its timers take, doubled.
+const TABLES_PER_CLIENT: usize = 2_000;
 
 /// One run, from the first choice to the verdict.
 pub(super) fn run(mut random: Random) -> Result<Summary, Failure> {
@@ -144,6 +153,7 @@ fn play<const DRAINS: bool>(
         end_at: (plan.ending != Ending::Quiet).then_some(end_at),
         suspended: false,
         steps: 0,
+        peak: 0,
         due: Vec::new(),
     };
     world.sample_at = world.driver.has_sentinel().then_some(plan.epoch);
@@ -420,7 +430,16 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             return Err(format!("no rest after {STEPS_MAX} steps; {:?}", self.driver));
         }
         let mut permits = 0;
-        self.driver.look(|reactor| permits += reactor.permit_count());
+        let (mut audit, mut used, mut short) = (Ok(()), 0, false);
+        self.driver.look(|reactor| {
+            permits += reactor.permit_count();
+            audit = std::mem::replace(&mut audit, Ok(())).and(reactor.audit());
+            used += reactor.memory_used();
+            short |= reactor.counters().grades[4] > 0;
+        });
+        audit?;
+        lock(self.net).memory_short |= short;
+        self.check_memory(used)?;
         for desk in self.common.desks() {
             desk.mailbox.peek(|letter| permits += usize::from(matches!(letter, Letter::Adopt(_))));
         }
@@ -438,6 +457,31 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Some(pair) => Err(format!("two jobs of connection {} at once", pair[0])),
             None => Ok(()),
         }
+    }
+
+    /// The messages of other threads are counted to the byte, and memory stays below its bound.
+    fn check_memory(&mut self, used: usize) -> Result<(), String> {
+        let limits = &self.plan.limits;
+        let desks = self.common.desks();
+        let posted: usize = desks.iter().map(|desk| desk.posted()).sum();
+        self.peak = self.peak.max(used);
+        let bound = limits.memory_max + limits.memory_max / 16 + self.overshoot();
+        if used > bound {
+            return Err(format!(
+                "{used} bytes of memory, {posted} of messages; the bound is {bound}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// By how much memory may exceed its maximum and a sixteenth: one growth for each reactor.
+    fn overshoot(&self) -> usize {
+        let limits = &self.plan.limits;
+        // Copies and lists stand in memory that is up to twice as large as what is in them.
+        let job = 2 * (limits.send_max_bytes + FRAME_MAX);
+        let buffers = READ_AHEAD * limits.read_chunk_bytes;
+        let tables = self.plan.clients * TABLES_PER_CLIENT;
+        self.plan.sched.reactors * (job + buffers + tables + limits.memory_max / 1024)
     }
 
     fn check_clients(&self) -> Result<(), String> {
@@ -486,6 +530,15 @@ fn sum_up<const DRAINS: bool>(
         summary.jobs += snapshot.jobs;
         summary.received_bytes += snapshot.received_bytes;
         summary.panics += snapshot.panics;
+        summary.throttles += snapshot.memory.pauses;
+        summary.memory_pauses += snapshot.memory_pauses;
+        let evicted = snapshot.closed.iter().filter(|&&(label, _)| label == "out_of_memory");
+        summary.evictions += evicted.map(|&(_, count)| count).sum::<u64>();
+        let memory = &snapshot.memory;
+        reactor.audit()?;
+        if [memory.partial_frames, memory.output, memory.mailboxes] != [0; 3] {
+            return Err(format!("memory is left of connections that are gone: {memory:?}"));
+        }
     }
     let unserved = stage.unserved_count();
     let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();

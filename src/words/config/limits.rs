@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Timeouts, check, check_time};
+use super::{Evict, Timeouts, check, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -32,6 +32,28 @@ pub struct Limits {
     /// Default: the soft limit of open files less a reserve of 64, at least 64; 65,536 where the
     /// platform has no such limit (Windows). Range: 1 to 2³¹.
     pub connections_max: usize,
+    /// What all connections of the server may use of memory, in bytes: their records, their timers,
+    /// read buffers, frames that are not complete, output and messages that wait. What handlers
+    /// keep for themselves and what the system holds for sockets is not counted.
+    ///
+    /// It is answered in grades, each of which begins at a part of it and ends at five per cent
+    /// less: at 70 % buffers that are not in use are freed; at 80 % silent connections get less
+    /// time ([`Idle::Adaptive`](crate::config::Idle)); at 90 % those that hold more than their
+    /// share are read but four times a second; at 95 % nobody is accepted; at 98 % those that hold
+    /// the most are ended, as [`evict`](Limits::evict) says, and handles take no messages.
+    ///
+    /// With `Evict::Heaviest` the total stays below `memory_max × 17 / 16`, plus for each reactor
+    /// what one call of a handler adds to one connection (at most `send_max_bytes` and a frame),
+    /// the read buffers that are in use, `read_chunk_bytes` for each handler that runs or waits to
+    /// run, and what the tables of records and timers grow by when they double. What a handler has
+    /// said is seen when it returns. With many reactors, each learns of what another one has added
+    /// once that is more than a thousandth of `memory_max`.
+    ///
+    /// Default: half of the machine's memory; 2⁴⁰ where the system does not tell (Windows). Range:
+    /// 64 KiB to 2⁵⁰ (on 32-bit platforms the largest `usize`).
+    pub memory_max: usize,
+    /// Who is ended when `memory_max` is used up. Default: [`Evict::Heaviest`].
+    pub evict: Evict,
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
     pub backlog: u32,
@@ -72,8 +94,17 @@ pub struct Limits {
 const MS: Duration = Duration::from_millis(1);
 /// The largest byte count a setting takes: 2⁴⁰ where `usize` holds it.
 const BYTES_MAX: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
+/// The most that all connections may be given: 2⁵⁰ where `usize` holds it.
+const MEMORY_MAX: usize = if usize::BITS > 50 { 1 << 50 } else { usize::MAX };
+const MEMORY_MIN: usize = 64 << 10;
 
 impl Limits {
+    /// Half of what the machine has, if it tells.
+    pub(crate) fn memory_for(machine: Option<u64>) -> usize {
+        let half = machine.map(|bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
+        half.map_or(BYTES_MAX, |half| half.clamp(MEMORY_MIN, MEMORY_MAX))
+    }
+
     /// The defaults, for a process that may open `descriptors` files.
     pub(crate) fn for_descriptors(descriptors: Option<u64>) -> Self {
         let connections_max = match descriptors {
@@ -85,6 +116,8 @@ impl Limits {
         };
         Limits {
             connections_max,
+            memory_max: BYTES_MAX,
+            evict: Evict::default(),
             backlog: 4_096,
             accepts_per_turn: 64,
             events_per_turn: 1_024,
@@ -103,6 +136,7 @@ impl Limits {
     /// Refuses what is outside of its range.
     pub(crate) fn check(&self) -> Result<(), Error> {
         check("connections_max", self.connections_max, 1..=1 << 31)?;
+        check("memory_max", self.memory_max, MEMORY_MIN..=MEMORY_MAX)?;
         check("backlog", self.backlog, 1..=65_535)?;
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;
@@ -135,6 +169,8 @@ mod tests {
             refused(|l| l.connections_max = 0),
             "`connections_max` is 0, but must be 1 to 2147483648"
         );
+        assert!(refused(|l| l.memory_max = 65_535).contains("`memory_max`"));
+        assert!(refused(|l| l.memory_max = usize::MAX).contains("65536 to"));
         assert!(refused(|l| l.backlog = 0).contains("`backlog`"));
         assert!(refused(|l| l.accepts_per_turn = 0).contains("`accepts_per_turn`"));
         assert!(refused(|l| l.events_per_turn = 0).contains("`events_per_turn`"));

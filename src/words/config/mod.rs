@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-pub use self::choices::{Placement, Scheduling};
+pub use self::choices::{Evict, Placement, Scheduling};
 pub use self::idle::Idle;
 pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
 pub use self::limits::Limits;
