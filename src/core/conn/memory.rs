@@ -1,7 +1,5 @@
 //! The memory that a connection holds beside its record: how much, and what it costs to hold a lot.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 
 use super::Connection;
@@ -38,6 +36,29 @@ pub(crate) struct Account {
 pub(crate) struct Change {
     before: Holding,
     after: Holding,
+}
+
+/// What a connection may read while memory is short, in one byte.
+#[derive(Debug, Default)]
+pub(super) struct Ration(u8);
+
+impl Ration {
+    /// Nothing.
+    const NONE: u8 = 1;
+    /// Once, whatever it holds.
+    const ONCE: u8 = 2;
+    /// It stands in the list of those that wait.
+    const ENLISTED: u8 = 4;
+
+    /// Whether it may not read.
+    #[inline]
+    pub(super) fn is_none(&self) -> bool {
+        self.0 & Self::NONE != 0
+    }
+
+    fn set(&mut self, ration: u8) {
+        self.0 = self.0 & Self::ENLISTED | ration;
+    }
 }
 
 impl Holding {
@@ -152,25 +173,46 @@ impl Connection {
         }
     }
 
-    /// Memory is short and it holds a lot: it is not read for a while, unless this is the read that
-    /// it was granted. False if it is.
+    /// Memory is short and it holds a lot: it is not read for a while. False if this is the one read
+    /// that it was granted.
     pub(crate) fn throttle(&mut self) -> bool {
-        let granted = std::mem::take(&mut self.flags.granted);
-        self.flags.throttled = !granted;
+        let granted = self.flags.ration.0 & Ration::ONCE != 0;
+        self.flags.ration.set(if granted { 0 } else { Ration::NONE });
         !granted
     }
 
-    /// The while is over. `sips`: it may read once, whatever it holds, so that in the end every
-    /// frame becomes whole. The time does not count against the peer.
-    pub(crate) fn read_on(&mut self, paused: Duration, sips: bool) {
-        if !self.flags.throttled {
-            return;
-        }
-        self.flags.throttled = false;
-        self.flags.granted = sips;
-        self.last_seen = self.last_seen + paused;
+    /// Whether it waits to be read again.
+    #[inline]
+    pub(crate) fn is_throttled(&self) -> bool {
+        self.flags.ration.is_none()
+    }
+
+    /// Puts it into the list of those that wait; false if it stands there already.
+    pub(crate) fn enlist(&mut self) -> bool {
+        let before = self.flags.ration.0;
+        self.flags.ration.0 |= Ration::ENLISTED;
+        before & Ration::ENLISTED == 0
+    }
+
+    /// It was taken off that list.
+    pub(crate) fn delist(&mut self) {
+        self.flags.ration.0 &= !Ration::ENLISTED;
+    }
+
+    /// It is read again, because it holds less or memory is not short any more.
+    pub(crate) fn read_on(&mut self, now: Time) {
+        self.flags.ration.set(0);
+        self.listen_again(now);
+    }
+
+    /// It has waited since then and may read once, whatever it holds, so that in the end every
+    /// frame becomes whole. That time does not count against the peer, all else does.
+    pub(crate) fn grant_read(&mut self, since: Time, now: Time) {
+        self.flags.ration.set(Ration::ONCE);
+        let waited = now.since(since);
+        self.last_seen = (self.last_seen + waited).min(now);
         if self.frame_since != Time::NEVER {
-            self.frame_since = self.frame_since + paused;
+            self.frame_since = (self.frame_since + waited).min(now);
         }
         self.flags.sooner = true;
     }

@@ -25,6 +25,7 @@ use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
+use self::memory::Ration;
 pub(crate) use self::memory::{Account, Change, Holding};
 pub(crate) use self::rules::Rules;
 pub(crate) use self::times::Lapse;
@@ -125,10 +126,8 @@ struct Flags {
     greeted: bool,
     /// The protocol does not want to read for now.
     paused: bool,
-    /// It holds so much that it is not read for a while, since memory is short.
-    throttled: bool,
-    /// ... but once, now.
-    granted: bool,
+    /// What it may read while memory is short.
+    ration: Ration,
     /// It stopped in the middle of its input; what is left may have whole frames.
     unserved: bool,
     /// A timer of the protocol is due.
@@ -232,7 +231,7 @@ impl Connection {
             return Next::Rest;
         }
         let unserved = flags.unserved && !flags.paused;
-        if may_read && !(flags.choked || flags.paused || flags.throttled || unserved) {
+        if may_read && !(flags.choked || flags.paused || flags.ration.is_none() || unserved) {
             return Next::Read;
         }
         let eof = flags.eof && !flags.paused;

@@ -103,6 +103,11 @@ impl Meter {
         self.max.saturating_add(self.max / 16)
     }
 
+    /// How much more may be used before the top grade begins.
+    pub(crate) fn room(&self, used: usize) -> usize {
+        part(self.max, RISES[4]).saturating_sub(used)
+    }
+
     pub(crate) fn max(&self) -> usize {
         self.max
     }

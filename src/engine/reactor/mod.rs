@@ -117,9 +117,9 @@ const _: () = assert!(
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 21 // flags
+        + 20 // flags
         + 3 // door and watch; the permit takes nothing
-        + 4 // padding
+        + 5 // padding
 );
 
 /// What the kernel watches a socket for.

@@ -45,6 +45,8 @@ pub(super) struct Budget {
     walk: Option<usize>,
     /// Those that are not read for a while, and since when.
     throttled: VecDeque<(ConnId, Time)>,
+    /// When the next of them is granted a read.
+    sip_at: Time,
     sweep: Sweep,
 }
 
@@ -57,7 +59,7 @@ struct Sweep {
     goes_on: bool,
 }
 
-/// How long a heavy connection is not read; then it is granted one read.
+/// How often heavy connections that are not read are granted a read.
 const SIP: Duration = Duration::from_millis(250);
 /// How often a reactor looks for itself whether memory was freed that it waits for.
 const WATCH: Duration = Duration::from_millis(50);
@@ -80,6 +82,7 @@ impl Budget {
             heeded: (Grade::Calm, Pressure::Calm),
             walk: None,
             throttled: VecDeque::new(),
+            sip_at: Time::ZERO,
             sweep: Sweep::default(),
         }
     }
@@ -110,8 +113,7 @@ impl Budget {
         }
         let watches = shut || !self.throttled.is_empty() || self.grade() == Grade::Evict;
         watches.then(|| {
-            let sip = self.throttled.front().map_or(Time::NEVER, |&(_, since)| since + SIP);
-            sip.min(now + WATCH)
+            if self.throttled.is_empty() { now + WATCH } else { self.sip_at.min(now + WATCH) }
         })
     }
 }
@@ -131,6 +133,9 @@ impl<K: Kernel> Io<K> {
         self.budget.enter(&change);
         if change.is_growth() {
             self.weigh(id, entry);
+        } else if entry.conn.is_throttled() && entry.conn.weight() <= self.budget.share / 2 {
+            entry.conn.read_on(self.now);
+            self.enqueue(id, entry);
         }
     }
 
@@ -187,12 +192,15 @@ impl<K: Kernel> Io<K> {
     /// Whether a connection that would be read now has to wait because it holds so much.
     #[inline]
     pub(super) fn throttles(&mut self, id: ConnId, entry: &mut Entry<K>) -> bool {
-        let heavy = self.budget.grade() >= Grade::Pause && entry.conn.weight() > self.budget.share;
+        let short = self.budget.grade() >= Grade::Pause;
+        let heavy = short && entry.conn.weight() > self.budget.share / 2;
         if !heavy || !entry.conn.throttle() {
             return false;
         }
         self.counters.throttled += 1;
-        self.budget.throttled.push_back((id, self.now));
+        if entry.conn.enlist() {
+            self.budget.throttled.push_back((id, self.now));
+        }
         true
     }
 }
@@ -249,21 +257,32 @@ impl<K: Kernel> Reactor<K> {
         self.io.budget.walk = (end < self.table.slots_end()).then_some(end);
     }
 
-    /// Goes on reading those that have waited for long enough, or all if memory is not short.
+    /// Goes on reading those that have waited: all if memory is not short any more, else as many as
+    /// there is room for, but one at least, so that in the end every frame becomes whole.
     fn read_on(&mut self) {
-        let eased = self.io.budget.grade() < Grade::Pause;
-        for _ in 0..SLOTS_PER_TURN {
-            let Some(&(id, since)) = self.io.budget.throttled.front() else { break };
-            if !eased && since + SIP > self.io.now {
-                return;
-            }
-            self.io.budget.throttled.pop_front();
+        let budget = &self.io.budget;
+        let eased = budget.grade() < Grade::Pause;
+        if budget.throttled.is_empty() || (!eased && budget.sip_at > self.io.now) {
+            return;
+        }
+        let room = budget.meter.room(self.io.used() + budget.elsewhere);
+        let chunk = self.io.common.limits.read_chunk_bytes;
+        let sips = if eased { SLOTS_PER_TURN } else { (room / 2 / chunk).max(1) };
+        self.io.budget.sip_at = self.io.now + SIP;
+        for _ in 0..sips.min(SLOTS_PER_TURN) {
+            let Some((id, since)) = self.io.budget.throttled.pop_front() else { break };
             if !self.table.contains(id) {
                 continue;
             }
             let Some(entry) = self.table.get_mut(id) else { continue };
-            entry.conn.read_on(self.io.now.since(since), !eased);
-            self.io.advance(id, entry, May::Queue);
+            entry.conn.delist();
+            if entry.conn.is_throttled() {
+                match eased {
+                    true => entry.conn.read_on(self.io.now),
+                    false => entry.conn.grant_read(since, self.io.now),
+                }
+                self.io.advance(id, entry, May::Queue);
+            }
         }
         if self.io.budget.throttled.is_empty() {
             self.io.budget.throttled = VecDeque::new();
@@ -323,10 +342,10 @@ impl<K: Kernel> Reactor<K> {
         memory
     }
 
-    /// What its connections use of memory, messages for them aside.
+    /// What its connections use of memory, messages for them and read buffers aside.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn memory_used(&self) -> usize {
-        self.io.used()
+        self.io.used() - self.io.pool.held_bytes()
     }
 
     /// Compares the books with what is there.

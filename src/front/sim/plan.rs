@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::random::{Odds, Random};
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
-use crate::words::config::{Idle, Limits, Placement, Timeouts};
+use crate::words::config::{Evict, Idle, Limits, Placement, Timeouts};
 
 /// What is to be simulated.
 #[derive(Clone, Debug)]
@@ -111,6 +111,11 @@ const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Plan {
+    /// Whether memory is short.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.limits.memory_max < 1 << 20
+    }
+
     /// How long output waits at most.
     pub(super) fn write_stall(&self) -> Duration {
         self.limits.timeouts.write_stall.unwrap_or(Duration::MAX)
@@ -121,15 +126,21 @@ impl Plan {
         let short_read_drains = random.one_in(3);
         let edge = short_read_drains || random.one_in(3);
         let arming = if edge { Arming::Edge } else { Arming::Told };
+        let sched = sched(random);
+        let mut limits = limits(random);
+        let scarce = random.one_in(6);
+        if scarce {
+            squeeze(random, &mut limits, sched.reactors);
+        }
         Plan {
-            sched: sched(random),
-            limits: limits(random),
+            sched,
+            limits,
             placement: match random.one_in(2) {
                 true => Placement::ReusePort,
                 false => Placement::LeastLoaded,
             },
             listeners: random.size(1, 2),
-            clients: random.magnitude(1, 24),
+            clients: if scarce { random.size(12, 24) } else { random.magnitude(1, 24) },
             arming,
             short_read_drains,
             faults: faults(random),
@@ -175,10 +186,6 @@ fn limits(random: &mut Random) -> Limits {
     if random.one_in(2) {
         limits.connections_max = random.size(1, 6);
     }
-    if random.one_in(3) {
-        // Enough for the records of all.
-        limits.memory_max = random.magnitude(20 << 10, 96 << 10);
-    }
     limits.accepts_per_turn = random.size(1, 8);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
     limits.pool_retained_max = random.size(0, 4);
@@ -196,6 +203,24 @@ fn limits(random: &mut Random) -> Limits {
     limits.accept_retry = MILLI * u32::try_from(random.size(1, 50)).unwrap_or(1);
     limits
 }
+
+/// Little memory: enough for the records of all, and for what a few connections hold.
+fn squeeze(random: &mut Random, limits: &mut Limits, reactors: usize) {
+    limits.read_chunk_bytes = random.magnitude(512, 2 << 10);
+    let records = reactors * RECORDS;
+    limits.memory_max = records + random.magnitude(4 << 10, 128 << 10);
+    limits.connections_max = 64;
+    limits.send_high_bytes = random.magnitude(4 << 10, 32 << 10);
+    limits.send_low_bytes = random.size(0, limits.send_high_bytes);
+    limits.send_max_bytes = limits.send_high_bytes + random.magnitude(8 << 10, 64 << 10);
+    if random.one_in(8) {
+        limits.evict = Evict::Never;
+    }
+}
+
+/// More than the tables of one reactor take in a plan, by so much that nothing is short of memory
+/// for them alone.
+const RECORDS: usize = 18 << 10;
 
 /// Times that come to an end while clients dawdle.
 fn hurry(random: &mut Random, timeouts: &mut Timeouts) {

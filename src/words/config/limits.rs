@@ -38,8 +38,8 @@ pub struct Limits {
     ///
     /// It is answered in grades, each of which begins at a part of it and ends at five per cent
     /// less: at 70 % buffers that are not in use are freed; at 80 % silent connections get less
-    /// time ([`Idle::Adaptive`](crate::config::Idle)); at 90 % those that hold more than their
-    /// share are read but four times a second; at 95 % nobody is accepted; at 98 % those that hold
+    /// time ([`Idle::Adaptive`](crate::config::Idle)); at 90 % those that hold more than half
+    /// of their equal share are read little by little; at 95 % nobody is accepted; at 98 % those that hold
     /// the most are ended, as [`evict`](Limits::evict) says, and handles take no messages.
     ///
     /// With `Evict::Heaviest` the total stays below `memory_max × 17 / 16`, plus for each reactor
