@@ -291,7 +291,8 @@ impl<M: Send + 'static> Handle<M> {
     ///
     /// # Errors
     /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, or the server is out of
-    /// memory ([`Limits::memory_max`](crate::Limits::memory_max)); [`TrySendError::Gone`] if the connection has ended, or our side of it has. Both give the message back.
+    /// memory ([`memory_max`](crate::Limits::memory_max)); [`TrySendError::Gone`] if the connection
+    /// has ended, or our side of it has. Both give the message back.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
         let message = message.into();
         if self.gate.state.load(Ordering::Acquire) != OPEN {

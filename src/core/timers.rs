@@ -41,9 +41,9 @@ impl Timers {
         (self.next_due() <= now && !self.pending.is_empty()).then(|| self.pending.remove(0).1)
     }
 
-    /// The memory it keeps beyond its own size.
-    pub(crate) fn retained_bytes(&self) -> usize {
-        self.pending.capacity() * size_of::<(Time, u64)>()
+    /// The memory that they take, room for more included.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.pending.capacity() * size_of::<(Time, u64)>()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -4,7 +4,6 @@ use bytes::BytesMut;
 
 use super::Connection;
 use crate::core::context::Hand;
-use crate::core::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::words::clock::Time;
 use crate::words::reason::Cause;
@@ -173,8 +172,8 @@ impl Connection {
         }
     }
 
-    /// Memory is short and it holds a lot: it is not read for a while. False if this is the one read
-    /// that it was granted.
+    /// Memory is short and it holds a lot: it is not read for a while. False if this is the one
+    /// read that it was granted.
     pub(crate) fn throttle(&mut self) -> bool {
         let granted = self.flags.ration.0 & Ration::ONCE != 0;
         self.flags.ration.set(if granted { 0 } else { Ration::NONE });
@@ -225,12 +224,5 @@ impl Connection {
     /// Its silence may count for more than it did when it was entered in the wheel.
     pub(crate) fn hurry(&mut self) {
         self.flags.sooner = true;
-    }
-}
-
-impl Timers {
-    /// The memory of all timers of a connection.
-    fn held_bytes(&self) -> usize {
-        size_of::<Timers>() + self.retained_bytes()
     }
 }

@@ -409,6 +409,9 @@ impl Connection {
             queue.append(&mut hand.outbox);
             if self.flags.dead {
                 queue.hollow();
+            } else if self.flags.write_blocked {
+                // It will wait for a while: it is to keep no read buffer alive.
+                queue.compact();
             }
             self.flags.choked |= self.queued_bytes() >= rules.limits.send_high_bytes;
         }

@@ -232,7 +232,7 @@ impl<K: Kernel> Reactor<K> {
         if grade > before || pressure > eased {
             self.io.common.tell_pressure(self.port.index(), grade, pressure);
         }
-        self.desk.set_full(grade == Grade::Evict && limits_evict(&self.io));
+        self.desk.set_full(grade == Grade::Evict);
         self.shorten_silence();
         self.read_on();
         self.sweep();

@@ -298,7 +298,7 @@ impl fmt::Debug for Outbox {
 /// Up to here a copy is cheaper than one more slice for the kernel and one more shared count.
 const COPY_MAX_BYTES: usize = 512;
 /// Up to here what the kernel did not take is copied out of the buffer it stands in.
-const LEFTOVER_MAX_BYTES: usize = 4 << 10;
+const LEFTOVER_MAX_BYTES: usize = 16 << 10;
 /// The least a segment is made for.
 const SEGMENT_MIN_BYTES: usize = 64;
 /// The most a segment grows to: a bound on what a partly written one holds back, and on the spare.
@@ -362,6 +362,7 @@ mod tests {
             5 => 0..100usize,
             3 => 400..700usize,
             2 => 4000..4200usize,
+            2 => 16_300..16_500usize,
             1 => 16_000..40_000usize,
         ]
     }

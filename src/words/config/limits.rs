@@ -34,20 +34,27 @@ pub struct Limits {
     pub connections_max: usize,
     /// What all connections of the server may use of memory, in bytes: their records, their timers,
     /// read buffers, frames that are not complete, output and messages that wait. What handlers
-    /// keep for themselves and what the system holds for sockets is not counted.
+    /// keep for themselves and what the system holds for sockets is not counted. How much there is
+    /// of each kind now, a [snapshot](crate::control::MemorySnapshot) says.
     ///
-    /// It is answered in grades, each of which begins at a part of it and ends at five per cent
-    /// less: at 70 % buffers that are not in use are freed; at 80 % silent connections get less
-    /// time ([`Idle::Adaptive`](crate::config::Idle)); at 90 % those that hold more than half
-    /// of their equal share are read little by little; at 95 % nobody is accepted; at 98 % those that hold
-    /// the most are ended, as [`evict`](Limits::evict) says, and handles take no messages.
+    /// It is answered in grades, each of which begins at a part of it and ends five per cent below
+    /// that: at 70 % buffers that are not in use are freed; at 80 % silent connections get less
+    /// time ([`Idle::Adaptive`](crate::config::Idle)); at 90 % those that hold more than half of
+    /// an equal share are read little by little; at 95 % nobody is accepted; at 98 % those that
+    /// hold the most are ended, as [`evict`](Limits::evict) says, and handles take no messages.
+    /// Silent connections get less time in a crowd too: from 80 % of `connections_max` on.
     ///
-    /// With `Evict::Heaviest` the total stays below `memory_max × 17 / 16`, plus for each reactor
-    /// what one call of a handler adds to one connection (at most `send_max_bytes` and a frame),
-    /// the read buffers that are in use, `read_chunk_bytes` for each handler that runs or waits to
-    /// run, and what the tables of records and timers grow by when they double. What a handler has
-    /// said is seen when it returns. With many reactors, each learns of what another one has added
-    /// once that is more than a thousandth of `memory_max`.
+    /// With [`Evict::Heaviest`] the books never exceed
+    ///
+    /// ```text
+    /// memory_max × 17/16 + reactors × (2 × send_max_bytes + frame + memory_max/1024)
+    ///                    + jobs × read_chunk_bytes + tables + messages of one turn
+    /// ```
+    ///
+    /// where a job is a handler that runs or waits to run (what it says is seen when it returns),
+    /// the tables of records and timers double when they grow, and messages are those that handles
+    /// take before the reactor comes to look. What the process uses may be more by what shared
+    /// output keeps alive: a part of more than 16 KiB of a read buffer keeps all of that.
     ///
     /// Default: half of the machine's memory; 2⁴⁰ where the system does not tell (Windows). Range:
     /// 64 KiB to 2⁵⁰ (on 32-bit platforms the largest `usize`).
