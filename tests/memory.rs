@@ -14,7 +14,7 @@ use common::{
     read_frame, wait_for, wait_until,
 };
 use switchboard::close::{Blame, Cause};
-use switchboard::config::{Evict, Idle};
+use switchboard::config::{Evict, Idle, Placement};
 use switchboard::control::{MemorySnapshot, Snapshot};
 use switchboard::error::TrySendError;
 use switchboard::{
@@ -203,14 +203,19 @@ fn adaptive(min: Duration) -> Idle {
 
 #[test]
 fn silent_peers_are_given_less_time_while_memory_is_short() {
-    let short = little(MAX).limits(|limits| {
+    // Those of the other reactor too, which sleeps.
+    let short = little(MAX).reactors(2).placement(Placement::LeastLoaded).limits(|limits| {
         limits.timeouts.idle = adaptive(Duration::from_millis(100));
     });
     let mut pile = Pile::new(short);
-    let mut silent = connect(pile.server.local_addr());
-    echo(&mut silent, &frame(b"hello"));
+    let mut silent: Vec<_> = (0..5).map(|_| connect(pile.server.local_addr())).collect();
+    silent.iter_mut().for_each(|client| echo(client, &frame(b"hello")));
+    let now = pile.server.snapshot();
+    assert!(now.reactors.iter().all(|reactor| reactor.connections > 0), "{now:?}");
     pile.fill(96);
-    assert_eq!(silent.read(&mut [0]).expect("it is closed"), 0);
+    for client in &mut silent {
+        assert_eq!(client.read(&mut [0]).expect("it is closed"), 0);
+    }
     pile.empty();
     pile.wait_for_grade(0);
 }

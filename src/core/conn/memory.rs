@@ -172,6 +172,12 @@ impl Connection {
         }
     }
 
+    /// What messages were counted for that nobody could be told of.
+    #[cfg(test)]
+    pub(super) fn untaken(&self) -> usize {
+        self.account.as_ref().map_or(0, |account| account.untaken)
+    }
+
     /// Memory is short and it holds a lot: it is not read for a while. False if this is the one
     /// read that it was granted.
     pub(crate) fn throttle(&mut self) -> bool {

@@ -34,7 +34,7 @@ impl<K: Kernel> Reactor<K> {
                     self.doors.iter_mut().for_each(|door| door.handle_release(freed));
                 }
                 // The next phase looks.
-                Letter::Look => {}
+                Letter::Look => self.io.budget.ask_soon(),
                 Letter::Order(order) => self.follow(&order),
             }
         }

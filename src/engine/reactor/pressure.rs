@@ -31,10 +31,12 @@ pub(super) struct Budget {
     books: Holding,
     /// The memory of the table, as of the last change of that.
     records: usize,
-    /// What the others have told, and the messages for all of them.
+    /// What the others have told, and the messages for all, this one included.
     elsewhere: usize,
     /// What this one has told the others.
     told: usize,
+    /// When it asks them again, though little has changed here.
+    ask_at: Time,
     /// What each connection of the server may hold before it is one of the heavy ones.
     share: usize,
     /// How crowded the server is.
@@ -63,6 +65,8 @@ struct Sweep {
 const SIP: Duration = Duration::from_millis(250);
 /// How often a reactor looks for itself whether memory was freed that it waits for.
 const WATCH: Duration = Duration::from_millis(50);
+/// How often a reactor that turns asks the others: their numbers lie in as many cache lines.
+const ASK: Duration = Duration::from_millis(1);
 /// Slots that one turn looks at.
 const SLOTS_PER_TURN: usize = 1024;
 /// The others are told of every change that is more than such a part of all memory.
@@ -77,6 +81,7 @@ impl Budget {
             records: 0,
             elsewhere: 0,
             told: 0,
+            ask_at: Time::ZERO,
             share: max,
             crowding: Pressure::Calm,
             heeded: (Grade::Calm, Pressure::Calm),
@@ -99,6 +104,11 @@ impl Budget {
     /// The table has changed its size.
     pub(super) fn note_records(&mut self, bytes: usize) {
         self.records = bytes;
+    }
+
+    /// Another reactor says that memory or room for connections has become shorter.
+    pub(super) fn ask_soon(&mut self) {
+        self.ask_at = Time::ZERO;
     }
 
     /// Enters a change of one connection.
@@ -159,8 +169,8 @@ impl<K: Kernel> Io<K> {
         self.measure();
     }
 
-    /// Takes the grade from what all reactors use, which it answers; tells the others if much has
-    /// changed here.
+    /// Takes the grade from what all reactors use, which it answers; tells the others, and asks
+    /// them, if much has changed here.
     fn measure(&mut self) -> usize {
         let used = self.used();
         let part = (self.budget.meter.max() / TOLD_PART).max(1);
@@ -185,8 +195,12 @@ impl<K: Kernel> Io<K> {
         let others: usize = others.map(|(_, desk)| desk.used()).sum();
         let posted: usize = desks.iter().map(|desk| desk.posted()).sum();
         self.budget.told = used;
+        self.budget.ask_at = self.now + ASK;
         self.budget.elsewhere = others + posted;
-        self.budget.share = self.budget.meter.share(self.common.admission.count());
+        let count = self.common.admission.count();
+        self.budget.share = self.budget.meter.share(count);
+        let max = self.common.limits.connections_max;
+        self.budget.crowding = crowding(self.budget.crowding, count, max);
     }
 
     /// Whether a connection that would be read now has to wait because it holds so much.
@@ -210,13 +224,13 @@ impl<K: Kernel> Reactor<K> {
     /// turn, a bounded number of records each time.
     pub(super) fn heed_pressure(&mut self) {
         self.io.budget.records = self.table.retained_bytes();
-        let used = self.io.used();
-        self.io.exchange(used);
+        if self.io.budget.ask_at <= self.io.now {
+            let used = self.io.used();
+            self.io.exchange(used);
+        }
         self.io.measure();
         let limits = &self.io.common.limits;
-        let count = self.io.common.admission.count();
         let budget = &mut self.io.budget;
-        budget.crowding = crowding(budget.crowding, count, limits.connections_max);
         let grade = budget.grade();
         let pressure = grade.pressure().max(budget.crowding);
         let (before, eased) = std::mem::replace(&mut budget.heeded, (grade, pressure));
