@@ -72,15 +72,16 @@ pub(crate) struct Desk<K: Kernel> {
     /// A door of this reactor waits for a permit or a descriptor. SeqCst, with the admission's
     /// count: who waits says so and tries again, who releases counts down and then looks here.
     starved: AtomicBool,
-    /// What the connections of this reactor use of memory, as it last told. Relaxed everywhere, as
-    /// are the next three: numbers that guard no other memory; who reads an old one learns better
-    /// in his next turn.
+    /// What the connections of this reactor use of memory, as it last told. SeqCst, with `heeded`:
+    /// who has risen tells what is used and then looks what others heed; who has fallen tells what
+    /// it heeds and then looks what others use. One of the two sees the other.
     used: AtomicUsize,
-    /// What other threads have sent to connections of this reactor and no job has taken yet.
+    /// What other threads have sent to connections of this reactor and no job has taken yet. A
+    /// number that guards no other memory, like the next: Relaxed everywhere.
     posted: AtomicUsize,
     /// No memory is left for such messages.
     full: AtomicBool,
-    /// The grade and the pressure that this reactor has acted upon, four bits each.
+    /// The grade and the pressure that this reactor acts upon, four bits each. SeqCst, as `used`.
     heeded: AtomicU8,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
@@ -116,14 +117,14 @@ impl<K: Kernel> Desk<K> {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// What its connections use of memory, messages for them aside, as its reactor last told.
+    /// What its connections use of memory, as its reactor last told.
     pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::SeqCst)
     }
 
     /// The reactor tells what its connections use.
     pub(crate) fn publish_used(&self, bytes: usize) {
-        self.used.store(bytes, Ordering::Relaxed);
+        self.used.store(bytes, Ordering::SeqCst);
     }
 
     /// The messages on their way to its connections, in bytes.
@@ -317,9 +318,9 @@ impl<K: Kernel> Common<K> {
     pub(crate) fn tell_pressure(&self, index: usize, grade: Grade, pressure: Pressure) {
         let level = pressure.level().to_le_bytes()[0];
         let desks = self.desks();
-        desks[index].heeded.store(grade.number() << 4 | level, Ordering::Relaxed);
+        desks[index].heeded.store(grade.number() << 4 | level, Ordering::SeqCst);
         for (other, desk) in desks.iter().enumerate() {
-            let heeded = desk.heeded.load(Ordering::Relaxed);
+            let heeded = desk.heeded.load(Ordering::SeqCst);
             let behind = heeded >> 4 < grade.number() || heeded & 0xF < level;
             if other != index && behind {
                 desk.mailbox.post(Letter::Look);

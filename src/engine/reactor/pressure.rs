@@ -31,7 +31,7 @@ pub(super) struct Budget {
     books: Holding,
     /// The memory of the table, as of the last change of that.
     records: usize,
-    /// What the others have told, and the messages for all, this one included.
+    /// What the others have told.
     elsewhere: usize,
     /// What this one has told the others.
     told: usize,
@@ -43,6 +43,8 @@ pub(super) struct Budget {
     crowding: Pressure,
     /// The grade and the pressure that the others were told of and that was acted upon.
     heeded: (Grade, Pressure),
+    /// More is to be heeded, in the next turn.
+    again: bool,
     /// Idle timeouts have become shorter: the slot to go on at.
     walk: Option<usize>,
     /// Those that are not read for a while, and since when.
@@ -85,6 +87,7 @@ impl Budget {
             share: max,
             crowding: Pressure::Calm,
             heeded: (Grade::Calm, Pressure::Calm),
+            again: false,
             walk: None,
             throttled: VecDeque::new(),
             sip_at: Time::ZERO,
@@ -116,9 +119,14 @@ impl Budget {
         self.books.apply(change);
     }
 
+    /// The grade, and the pressure that follows from it and from the crowd.
+    fn level(&self) -> (Grade, Pressure) {
+        (self.grade(), self.grade().pressure().max(self.crowding))
+    }
+
     /// When it wants a turn although nothing has happened.
     fn look_at(&self, now: Time, shut: bool) -> Option<Time> {
-        if self.walk.is_some() || self.sweep.goes_on {
+        if self.again || self.walk.is_some() || self.sweep.goes_on {
             return Some(now);
         }
         let watches = shut || !self.throttled.is_empty() || self.grade() == Grade::Evict;
@@ -129,10 +137,15 @@ impl Budget {
 }
 
 impl<K: Kernel> Io<K> {
-    /// All memory of this reactor's connections, the messages for them aside.
+    /// All memory of this reactor's connections.
     pub(super) fn used(&self) -> usize {
         let budget = &self.budget;
-        budget.records + self.wheel.retained_bytes() + self.pool.held_bytes() + budget.books.total()
+        let posted = self.common.desks().get(budget.index).map_or(0, |desk| desk.posted());
+        posted
+            + budget.records
+            + self.wheel.retained_bytes()
+            + self.pool.held_bytes()
+            + budget.books.total()
     }
 
     /// Enters in the books what has become of a connection. Above the ceiling, or if it is one of
@@ -193,10 +206,9 @@ impl<K: Kernel> Io<K> {
         desks[index].publish_used(used);
         let others = desks.iter().enumerate().filter(|&(other, _)| other != index);
         let others: usize = others.map(|(_, desk)| desk.used()).sum();
-        let posted: usize = desks.iter().map(|desk| desk.posted()).sum();
         self.budget.told = used;
         self.budget.ask_at = self.now + ASK;
-        self.budget.elsewhere = others + posted;
+        self.budget.elsewhere = others;
         let count = self.common.admission.count();
         self.budget.share = self.budget.meter.share(count);
         let max = self.common.limits.connections_max;
@@ -224,6 +236,7 @@ impl<K: Kernel> Reactor<K> {
     /// turn, a bounded number of records each time.
     pub(super) fn heed_pressure(&mut self) {
         self.io.budget.records = self.table.retained_bytes();
+        self.io.budget.again = false;
         if self.io.budget.ask_at <= self.io.now {
             let used = self.io.used();
             self.io.exchange(used);
@@ -231,8 +244,7 @@ impl<K: Kernel> Reactor<K> {
         self.io.measure();
         let limits = &self.io.common.limits;
         let budget = &mut self.io.budget;
-        let grade = budget.grade();
-        let pressure = grade.pressure().max(budget.crowding);
+        let (grade, pressure) = budget.level();
         let (before, eased) = std::mem::replace(&mut budget.heeded, (grade, pressure));
         if grade == Grade::Calm && before > Grade::Calm {
             self.io.pool.keep(limits.pool_retained_max);
@@ -243,8 +255,15 @@ impl<K: Kernel> Reactor<K> {
             self.io.budget.walk = Some(0);
         }
         self.io.pressure = pressure;
-        if grade > before || pressure > eased {
+        if (grade, pressure) != (before, eased) {
+            self.io.exchange(self.io.used());
             self.io.common.tell_pressure(self.port.index(), grade, pressure);
+            // Who has risen meanwhile may have taken this one for as high as it was before: so it
+            // asks once more, now that it says how low it is.
+            self.io.exchange(self.io.used());
+            self.io.measure();
+            let (higher, shorter) = self.io.budget.level();
+            self.io.budget.again = higher > grade || shorter > pressure;
         }
         self.desk.set_full(grade == Grade::Evict);
         self.shorten_silence();
@@ -359,7 +378,7 @@ impl<K: Kernel> Reactor<K> {
     /// What its connections use of memory, messages for them and read buffers aside.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn memory_used(&self) -> usize {
-        self.io.used() - self.io.pool.held_bytes()
+        self.io.used() - self.io.pool.held_bytes() - self.desk.posted()
     }
 
     /// Compares the books with what is there.
