@@ -65,6 +65,11 @@ where
     fn close(&mut self, reason: &CloseReason) {
         self.handler.on_close(reason);
     }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn handler_mut(&mut self) -> Option<&mut dyn std::any::Any> {
+        Some(&mut self.handler)
+    }
 }
 
 impl<C, H> Run<'_, C, H>
@@ -163,7 +168,13 @@ where
             errand.eof = self.end_of_input(input)?;
             self.hand.eof_left = errand.eof;
         }
-        while self.hand.stays() {
+        // As many as are due by now: one that sets itself anew, due at once, takes its turn.
+        let now = self.hand.now;
+        let due = self.hand.timers.as_ref().map_or(0, |timers| timers.due_count(now));
+        for _ in 0..due {
+            if !self.hand.stays() {
+                break;
+            }
             let Some(key) = self.hand.pop_timer() else { break };
             self.call(|handler, cx| handler.on_timer(cx, key))?;
         }

@@ -29,6 +29,12 @@ pub(crate) trait Session: Send {
 
     /// The last call.
     fn close(&mut self, reason: &CloseReason);
+
+    /// The handler, for a test that wants to look into it.
+    #[cfg(any(test, feature = "testing"))]
+    fn handler_mut(&mut self) -> Option<&mut dyn std::any::Any> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn Session {

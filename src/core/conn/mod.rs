@@ -13,6 +13,8 @@
 
 mod close;
 mod halves;
+#[cfg(any(test, feature = "testing"))]
+mod look;
 mod rules;
 mod times;
 #[cfg(test)]
@@ -219,7 +221,8 @@ impl Connection {
         }
         let at_rest = self.session.is_some();
         let may_read = flags.readable && self.recv == RecvHalf::Open;
-        if flags.hangup && !may_read {
+        let held = (flags.choked || flags.paused) && !flags.discarding;
+        if flags.hangup && (!may_read || held) {
             return Next::Probe;
         }
         if flags.discarding && self.inbox.is_some() && at_rest {
