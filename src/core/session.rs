@@ -55,14 +55,23 @@ pub(crate) struct Errand {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) parcels: VecDeque<Parcel>,
+    /// The connection was closed behind them.
+    pub(crate) closes: bool,
     /// What these were counted for at the gate.
     pub(crate) posted_bytes: usize,
     /// Messages that the system has taken, of those that asked for a notice.
-    pub(crate) flushed: Vec<u64>,
+    pub(crate) flushed: VecDeque<u64>,
     /// Output has fallen to the low watermark.
     pub(crate) drained: bool,
     /// The server drains.
     pub(crate) drain: bool,
+}
+
+impl Inbox {
+    /// Whether it holds what is served to a connection that finishes, and is `closing` or not.
+    pub(crate) fn is_due(&self, closing: bool) -> bool {
+        closing || !self.flushed.is_empty()
+    }
 }
 
 impl Errand {

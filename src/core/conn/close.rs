@@ -43,18 +43,22 @@ impl Connection {
         if let Some(gate) = &self.gate {
             gate.taken(inbox.posted_bytes);
         }
-        if inbox.drain && !self.flags.discarding {
-            *inbox = Inbox { drain: true, ..Inbox::default() };
+        let drain = inbox.drain && !self.flags.discarding;
+        let flushed = std::mem::take(&mut inbox.flushed);
+        if drain || !flushed.is_empty() {
+            *inbox = Inbox { drain, flushed, ..Inbox::default() };
             self.inbox = Some(inbox);
         }
     }
 
     /// Another thread asked for a close: after what was sent before.
     pub(crate) fn handle_close(&mut self, now: Time, rules: Rules<'_>) {
-        let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
+        let inbox = self.inbox.take();
+        let inbox = inbox.filter(|inbox| !inbox.parcels.is_empty() || !inbox.flushed.is_empty());
         self.close(Cause::Closed, now, rules);
         if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
             (inbox.drained, inbox.drain) = (false, false);
+            inbox.closes |= !inbox.parcels.is_empty();
             self.inbox = Some(inbox);
         }
     }

@@ -225,7 +225,12 @@ impl Connection {
         if flags.hangup && (!may_read || held) {
             return Next::Probe;
         }
-        if flags.discarding && self.inbox.is_some() && at_rest {
+        // The last calls are made before the end of the connection.
+        let last = flags.discarding || self.send == SendHalf::Finishing;
+        if last
+            && at_rest
+            && self.inbox.as_ref().is_some_and(|inbox| inbox.is_due(flags.discarding))
+        {
             return Next::Serve;
         }
         if self.outbox.is_none() && self.send == SendHalf::Finishing && !self.is_out() {
@@ -341,6 +346,10 @@ impl Connection {
         let inbox = self.inbox.take();
         if let Some(inbox) = &inbox {
             hand.posted_bytes = inbox.posted_bytes;
+            if inbox.closes {
+                // What was sent before the close is said as if there were none yet.
+                hand.verdict = Verdict::Open;
+            }
         }
         Some((session, Errand { open: false, eof, inbox }))
     }
@@ -449,7 +458,7 @@ impl Connection {
     fn tell_flushed(&mut self) {
         let Some(marks) = &mut self.marks else { return };
         while let Some(key) = marks.pop_passed() {
-            self.inbox.get_or_insert_default().flushed.push(key);
+            self.inbox.get_or_insert_default().flushed.push_back(key);
         }
         if marks.is_empty() {
             self.marks = None;

@@ -1,5 +1,10 @@
 //! What a bench shows is what a connection does, and a server over a loopback says the same.
 
+mod notices;
+mod parts;
+mod switch;
+mod visits;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
