@@ -12,9 +12,12 @@ door_unheeded
 exhausted_forgotten
 farewell_unheeded
 generation_ignored
+input_not_handed_on
 input_unlooked
+last_notice_lost
 linger_skipped
 mailbox_sleep_untold
+notice_early
 output_overtakes
 overtaken_dropped
 pause_unheeded

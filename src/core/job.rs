@@ -209,6 +209,9 @@ impl Job {
                     (panicked, hand.verdict) = (true, Verdict::Abort(Cause::HandlerPanicked));
                     discard(payload);
                 }
+                if cfg!(switchboard_sim_mutant = "input_not_handed_on") {
+                    input.clear();
+                }
                 errand.open = true;
                 session.serve(errand, input, hand, office)?;
             }

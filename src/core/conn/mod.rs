@@ -226,7 +226,8 @@ impl Connection {
             return Next::Probe;
         }
         // The last calls are made before the end of the connection.
-        let last = flags.discarding || self.send == SendHalf::Finishing;
+        let forgets = cfg!(switchboard_sim_mutant = "last_notice_lost");
+        let last = flags.discarding || (self.send == SendHalf::Finishing && !forgets);
         if last
             && at_rest
             && self.inbox.as_ref().is_some_and(|inbox| inbox.is_due(flags.discarding))
@@ -450,6 +451,8 @@ impl Connection {
         let queued = self.queued_bytes();
         let marks = self.marks.get_or_insert_default();
         for (end, key) in hand.marks.drain(..) {
+            let early = cfg!(switchboard_sim_mutant = "notice_early");
+            let gone = if early { end } else { gone };
             marks.set(queued + end.saturating_sub(gone), key);
         }
         self.tell_flushed();

@@ -17,10 +17,12 @@ mod dialer;
 mod judge;
 mod kernel;
 mod net;
+mod notice;
 mod plan;
 mod random;
 mod route;
 mod trace;
+mod visit;
 mod world;
 
 #[cfg(test)]
