@@ -17,10 +17,13 @@ exhausted_forgotten
 farewell_unheeded
 generation_ignored
 grade_stuck
+input_not_handed_on
 input_unlooked
+last_notice_lost
 later_forgotten
 linger_skipped
 mailbox_sleep_untold
+notice_early
 output_overtakes
 overtaken_dropped
 pause_unheeded

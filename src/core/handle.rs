@@ -16,8 +16,8 @@ use crate::words::clock::Time;
 use crate::words::config::Timeouts;
 use crate::words::error::{Outcome, SpawnError};
 use crate::words::id::ConnId;
-use crate::words::sync::Arc;
 use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::words::sync::{Arc, Mutex, lock};
 
 /// What each queued message costs beside its bytes, so that empty ones are bounded too.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
@@ -169,8 +169,8 @@ impl fmt::Debug for Parcel {
 /// Made when the first handle is asked for; a connection without handles has none.
 pub(crate) struct Gate {
     id: ConnId,
-    /// Of what type the handler was when the gate was made.
-    handler: TypeId,
+    /// Of what type the handler is, as its session said when it was opened.
+    pub(super) handler: Mutex<TypeId>,
     /// `OPEN`, `FINISHED` or `ENDED`; it only grows. Written (Release) by the reactor, and by
     /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
     /// dropped by the reactor.
@@ -193,7 +193,7 @@ impl Gate {
     pub(crate) fn new(id: ConnId, handler: TypeId, max: usize, post: Arc<dyn Post>) -> Self {
         Gate {
             id,
-            handler,
+            handler: Mutex::new(handler),
             state: AtomicU8::new(OPEN),
             posted: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
@@ -423,7 +423,7 @@ impl<M: Send + 'static> Handle<M> {
         H: 'static,
         F: FnOnce(&mut H, &mut Context<'_, M>) -> Outcome + Send + 'static,
     {
-        if self.gate.handler != TypeId::of::<H>() {
+        if *lock(&self.gate.handler) != TypeId::of::<H>() {
             return Err(TrySendError::WrongHandler(call));
         }
         self.put(call, size_of::<F>(), |call| {
@@ -565,7 +565,6 @@ impl<M> StdError for TrySendError<M> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<Command>>);

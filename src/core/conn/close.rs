@@ -49,13 +49,15 @@ impl Connection {
 
     /// Another thread asked for a close: after what was sent before.
     pub(crate) fn handle_close(&mut self, now: Time, rules: Rules<'_>) {
-        let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
+        let inbox = self.inbox.take();
+        let inbox = inbox.filter(|inbox| !inbox.parcels.is_empty() || !inbox.flushed.is_empty());
         self.close(Cause::Closed, now, rules);
         let Some(mut inbox) = inbox else { return };
         if self.flags.dead {
             return self.count_taken(inbox.posted_bytes);
         }
         inbox.drained = false;
+        inbox.closes |= !inbox.parcels.is_empty();
         self.inbox = Some(inbox);
     }
 

@@ -16,6 +16,8 @@ mod halves;
 mod held;
 mod idleness;
 mod memory;
+#[cfg(any(test, feature = "testing"))]
+mod look;
 mod rules;
 mod times;
 #[cfg(test)]
@@ -238,10 +240,17 @@ impl Connection {
         }
         let at_rest = self.session.is_some();
         let may_read = flags.readable && self.recv == RecvHalf::Open && !self.holds_input();
-        if flags.hangup && !may_read {
+        let held = (flags.choked || flags.paused) && !flags.discarding;
+        if flags.hangup && (!may_read || held) {
             return Next::Probe;
         }
-        if flags.discarding && self.inbox.is_some() && at_rest {
+        // The last calls are made before the end of the connection.
+        let forgets = cfg!(switchboard_sim_mutant = "last_notice_lost");
+        let last = flags.discarding || (self.send == SendHalf::Finishing && !forgets);
+        if last
+            && at_rest
+            && self.inbox.as_ref().is_some_and(|inbox| inbox.is_due(flags.discarding))
+        {
             return Next::Serve;
         }
         if self.outbox.is_none() && self.send == SendHalf::Finishing && !self.is_out() {
@@ -360,6 +369,10 @@ impl Connection {
         let inbox = self.inbox.take();
         if let Some(inbox) = &inbox {
             hand.posted_bytes = inbox.posted_bytes;
+            if inbox.closes {
+                // What was sent before the close is said as if there were none yet.
+                hand.verdict = Verdict::Open;
+            }
         }
         Some((session, Errand { open: false, eof, drain, inbox }))
     }
@@ -473,6 +486,8 @@ impl Connection {
         let queued = self.queued_bytes();
         let marks = self.marks.get_or_insert_default();
         for (end, key) in hand.marks.drain(..) {
+            let early = cfg!(switchboard_sim_mutant = "notice_early");
+            let gone = if early { end } else { gone };
             marks.set(queued + end.saturating_sub(gone), key);
         }
         self.tell_flushed();
@@ -481,7 +496,7 @@ impl Connection {
     fn tell_flushed(&mut self) {
         let Some(marks) = &mut self.marks else { return };
         while let Some(key) = marks.pop_passed() {
-            self.inbox.get_or_insert_default().flushed.push(key);
+            self.inbox.get_or_insert_default().flushed.push_back(key);
         }
         if marks.is_empty() {
             self.marks = None;

@@ -39,7 +39,11 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
         return claim(fair && life.closed == 0, "a connection that was never opened");
     }
     let calls = (life.opened, life.closed, life.dropped);
-    claim(calls == (1, 1, 1), &format!("(opened, closed, dropped) are {calls:?}"))?;
+    let expected = (1 + life.switched, 1, 1 + life.switched);
+    claim(
+        calls == expected,
+        &format!("(opened, closed, dropped) are {calls:?}, not {expected:?}"),
+    )?;
     let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
     let told = format!("{reason}, {life:?}, {facts:?}");
     if matches!(reason.cause(), Cause::Evicted) {
@@ -149,6 +153,8 @@ fn judge_delivery(
     let (came, sent) = (client.replies, life.replies);
     claim(came == sent, &format!("{came} replies came of {sent} that were sent"))?;
     claim(client.end == Some(End::Eof), "a reset instead of an end")?;
+    let failed = matches!(reason.cause(), Cause::HandlerFailed(_) | Cause::Truncated);
+    claim(failed || life.notices.are_told(), "a notice that never came")?;
     if matches!(reason.cause(), Cause::PeerFinished) {
         let (frames, sent) = (life.frames as usize, client.frames_sent());
         return claim(frames == sent, &format!("{frames} frames were handled of {sent}"));

@@ -18,11 +18,13 @@ mod dialer;
 mod judge;
 mod kernel;
 mod net;
+mod notice;
 mod plan;
 mod random;
 mod route;
 mod rates;
 mod trace;
+mod visit;
 mod world;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::app::App;
+use super::app::{App, codec};
 use super::client::Client;
 use super::crowd::{Crowd, Ear, NOBODY};
 use super::dialer::{Calls, Dialed};
@@ -15,7 +15,6 @@ use super::plan::{Ending, Faults, Plan, policy};
 use super::random::Random;
 use super::trace::Note;
 use super::{Failure, Summary};
-use crate::core::codec::LengthPrefixed;
 use crate::core::handle::{Command, Post};
 use crate::core::job::Job;
 use crate::core::session::{Factory, Maker};
@@ -207,10 +206,8 @@ fn build<const DRAINS: bool>(
     let spawner = Arc::new(Spawner::new(Arc::clone(common), scheduler.side_door()));
     desks.iter().for_each(|desk| desk.set_spawner(spawner_of(&spawner)));
     let maker = Arc::clone(app);
-    let factory: Arc<dyn Factory> = Arc::new(Maker {
-        codec: LengthPrefixed::u16(),
-        handler: move |peer| maker.handler(id_of(peer)),
-    });
+    let factory: Arc<dyn Factory> =
+        Arc::new(Maker { codec: codec(0), handler: move |peer| maker.handler(id_of(peer)) });
     let reactors = ports.into_iter().zip(desks).enumerate().map(|(index, (port, desk))| {
         let doors = (0..plan.listening.len()).map(|number| {
             let here = match plan.placement {
@@ -541,6 +538,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
     }
 
     fn check_clients(&self) -> Result<(), String> {
+        if self.app.visit_count() > 0 {
+            return Err(format!("{} closures are still there", self.app.visit_count()));
+        }
         let (mut book, net) = (lock(&self.app.book), lock(self.net));
         for client in &self.clients {
             let life = client.socket.map(|id| book.life(id).clone()).unwrap_or_default();
