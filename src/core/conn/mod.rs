@@ -135,6 +135,8 @@ struct Flags {
     peer_first: bool,
     /// Input is read only to be thrown away.
     discarding: bool,
+    /// It has begun to wait for nothing but the end of its peer, which the engine does not know.
+    lingers_anew: bool,
     /// The socket is to be closed, or is.
     dead: bool,
     /// ... with RST.
@@ -210,7 +212,9 @@ impl Connection {
         }
         let at_rest = self.session.is_some();
         let may_read = flags.readable && self.recv == RecvHalf::Open;
-        if flags.hangup && !may_read {
+        // News of an end come as news of input, too; a read would tell which, but may have to wait.
+        let withheld = at_rest && (flags.paused || flags.choked) && !flags.discarding;
+        if flags.hangup && (!may_read || withheld) {
             return Next::Probe;
         }
         if flags.discarding && self.inbox.is_some() && at_rest {
@@ -247,7 +251,7 @@ impl Connection {
     }
 
     /// The kernel says that the connection is broken, or that both sides have finished. While we
-    /// read, a read tells which; but we may not.
+    /// read, a read tells which; but we may not, by the protocol's wish or for want of room.
     pub(crate) fn handle_hangup(&mut self) {
         self.flags.hangup = true;
     }
@@ -474,12 +478,14 @@ impl Connection {
     }
 
     /// The server drains: the session is to be asked to come to an end, after the input that has
-    /// arrived already; whether there is some, a read shall tell.
-    pub(crate) fn handle_drain(&mut self, now: Time) {
-        if !self.flags.dead && !self.flags.discarding {
+    /// arrived already; whether there is some, a read shall tell. False if it is closing anyway.
+    pub(crate) fn handle_drain(&mut self, now: Time) -> bool {
+        let goes_on = !self.flags.dead && !self.flags.discarding;
+        if goes_on {
             self.inbox_mut().drain = true;
             self.handle_readable(false, now);
         }
+        goes_on
     }
 
     fn inbox_mut(&mut self) -> &mut Inbox {

@@ -105,7 +105,7 @@ impl<K: Kernel> Io<K> {
         let job = loop {
             match (entry.conn.next(), may) {
                 (Next::Write, _) => self.write(id, entry),
-                (Next::Finish, _) => self.finish(id, entry),
+                (Next::Finish, _) => self.finish(entry),
                 (Next::Probe, _) => self.probe(entry),
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
@@ -139,6 +139,9 @@ impl<K: Kernel> Io<K> {
                 }
             }
         };
+        if entry.conn.begins_to_linger() {
+            self.lingering.push_back(id);
+        }
         self.arm(id, entry);
         job
     }
@@ -342,7 +345,7 @@ impl<K: Kernel> Io<K> {
     }
 
     /// Sends FIN; left to the closing of the socket if that comes next anyway.
-    fn finish(&mut self, id: ConnId, entry: &mut Entry<K>) {
+    fn finish(&mut self, entry: &mut Entry<K>) {
         if !entry.conn.ends_with_finish() {
             let Some(stream) = entry.stream.as_mut() else { return };
             if let Err(error) = self.kernel.shutdown_write(stream) {
@@ -351,9 +354,6 @@ impl<K: Kernel> Io<K> {
             }
         }
         entry.conn.handle_finished(self.kernel.now(), self.rules(entry.door));
-        if entry.conn.lingers() {
-            self.lingering.push_back(id);
-        }
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right
