@@ -225,8 +225,11 @@ impl Job {
         if let Some(unwanted) = hand.successor.take() {
             discard(Box::new(unwanted));
         }
-        // What was not done is not wanted any more, and does not wait for this box's next use.
-        drop(errand.inbox.take());
+        // What was not done is not wanted any more, and does not wait for this box's next use; but
+        // notices are told, in order, to whoever closes in the middle of them, too.
+        if let Some(inbox) = errand.inbox.take() {
+            hand.flushed_left = inbox.flushed;
+        }
         match served {
             Ok(Ok(())) => panicked,
             Ok(Err(Cause::Overflow)) => {

@@ -167,6 +167,12 @@ impl Connection {
         self.send == SendHalf::Closed && self.flags.discarding && !self.flags.dead
     }
 
+    /// Whether it has begun to; answered once.
+    #[inline]
+    pub(crate) fn begins_to_linger(&mut self) -> bool {
+        std::mem::take(&mut self.flags.lingers_anew)
+    }
+
     /// How the socket of a dead connection is to be closed.
     pub(crate) fn farewell(&self) -> Farewell {
         if self.flags.reset { Farewell::Reset } else { Farewell::Close }

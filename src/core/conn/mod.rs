@@ -156,6 +156,8 @@ struct Flags {
     peer_first: bool,
     /// Input is read only to be thrown away.
     discarding: bool,
+    /// It has begun to wait for nothing but the end of its peer, which the engine does not know.
+    lingers_anew: bool,
     /// The socket is to be closed, or is.
     dead: bool,
     /// ... with RST.
@@ -284,7 +286,7 @@ impl Connection {
     }
 
     /// The kernel says that the connection is broken, or that both sides have finished. While we
-    /// read, a read tells which; but we may not.
+    /// read, a read tells which; but we may not, by the protocol's wish or for want of room.
     pub(crate) fn handle_hangup(&mut self) {
         self.flags.hangup = true;
     }
@@ -435,6 +437,14 @@ impl Connection {
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
         self.obey(verdict, now, rules);
+        if !hand.flushed_left.is_empty() {
+            let mut left = std::mem::take(&mut hand.flushed_left);
+            if !self.flags.dead {
+                let inbox = self.inbox_mut();
+                left.append(&mut inbox.flushed);
+                inbox.flushed = left;
+            }
+        }
         // The job may have made the gate only now.
         self.tell_gate();
         self.end_if_over();
@@ -572,12 +582,14 @@ impl Connection {
     }
 
     /// The server drains: the session is to be asked to come to an end, after the input that has
-    /// arrived already; whether there is some, a read shall tell.
-    pub(crate) fn handle_drain(&mut self, now: Time) {
-        if !self.flags.dead && !self.flags.discarding {
+    /// arrived already; whether there is some, a read shall tell. False if it is closing anyway.
+    pub(crate) fn handle_drain(&mut self, now: Time) -> bool {
+        let goes_on = !self.flags.dead && !self.flags.discarding;
+        if goes_on {
             self.flags.drain_due = true;
             self.handle_readable(false, now);
         }
+        goes_on
     }
 
     fn inbox_mut(&mut self) -> &mut Inbox {

@@ -21,8 +21,7 @@ impl<K: Kernel> Reactor<K> {
         None
     }
 
-    /// Resets those that have waited longest for their peer to finish, if there are too many. Who
-    /// closed a connection in the meantime by `finish` first is found among them, too, and counts.
+    /// Resets those that have waited longest for their peer to finish, if there are too many.
     fn bound_lingering(&mut self) {
         let max = self.io.common.limits.lingering_max.div_ceil(self.io.common.desks().len());
         if self.io.lingering.len() <= max {

@@ -8,11 +8,12 @@ use bytes::BytesMut;
 use super::wire::Wire;
 use crate::core::conn::{Connection, Next, Rules};
 use crate::core::handle::{Command, Gate, Office, Post};
-use crate::core::job::{Done, Input, Job, Kind, Task};
+use crate::core::job::{Call, Done, Input, Job, Kind, Task};
 use crate::core::keepalive::Prior;
 use crate::core::session::{Errand, Factory};
 use crate::words::clock::Time;
 use crate::words::config::{Limits, Timeouts};
+use crate::words::error::SpawnError;
 use crate::words::id::ConnId;
 use crate::words::pressure::Pressure;
 use crate::words::reason::{Cause, CloseReason};
@@ -43,6 +44,12 @@ struct Surroundings<'a> {
 impl Office for Surroundings<'_> {
     fn post(&self) -> Arc<dyn Post> {
         Arc::clone(self.mail) as Arc<dyn Post>
+    }
+
+    /// Done at once: there is no pool. Its result comes with the mail.
+    fn spawn(&self, call: Call) -> Result<(), SpawnError> {
+        call.run();
+        Ok(())
     }
 
     fn now(&self) -> Time {
@@ -185,6 +192,7 @@ impl Engine {
                 }
                 Command::Close(_) => conn.handle_close(*now, rules(limits, prior)),
                 Command::Abort(_) => conn.abort(Cause::Aborted),
+                Command::Back { result, .. } => conn.handle_back(result),
                 Command::Overflow(_) => conn.abort(Cause::Overflow),
             }
         }

@@ -237,7 +237,9 @@ impl<M: Send + 'static> Bench<M> {
 
     /// The server drains: the handler is asked to come to an end.
     pub fn drain(&mut self) {
-        self.engine.with(|conn, now| conn.handle_drain(now));
+        self.engine.with(|conn, now| {
+            conn.handle_drain(now);
+        });
     }
 
     /// The server stops: the connection ends at once.

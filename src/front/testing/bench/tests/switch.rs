@@ -206,7 +206,8 @@ fn messages_of_another_type_are_counted_and_dropped() {
 
 #[test]
 fn who_closes_has_no_successor() {
-    let acts: [(&str, fn(&mut Context<'_>, &Log) -> Outcome, &str); 6] = [
+    type Act = fn(&mut Context<'_>, &Log) -> Outcome;
+    let acts: [(&str, Act, &str); 6] = [
         (
             "close, then switch",
             |cx, log| {
