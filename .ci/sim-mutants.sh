@@ -10,6 +10,7 @@ deadline_of_turn
 dial_never_late
 door_unheeded
 exhausted_forgotten
+fan_cuts_in
 farewell_unheeded
 generation_ignored
 input_unlooked
@@ -26,6 +27,7 @@ room_forgotten
 seen_unnoted
 short_read_drains
 sooner_unsaid
+sweep_skips
 timer_early
 unserved_forgotten
 trial_permit_kept

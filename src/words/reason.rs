@@ -77,6 +77,8 @@ pub enum Cause {
     WriteStalled,
     /// Output of one connection exceeded `send_max_bytes`.
     Overflow,
+    /// A group that it was a member of resets those who do not keep up.
+    Lagged,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
@@ -163,7 +165,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 16] = [
+    pub(crate) const LABELS: [&'static str; 17] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -177,6 +179,7 @@ impl Cause {
         "idle_timeout",
         "write_stalled",
         "overflow",
+        "lagged",
         "server_stopped",
         "drained",
         "io",
@@ -198,9 +201,10 @@ impl Cause {
             Cause::IdleTimeout => 10,
             Cause::WriteStalled => 11,
             Cause::Overflow => 12,
-            Cause::ServerStopped => 13,
-            Cause::Drained => 14,
-            Cause::Io(..) => 15,
+            Cause::Lagged => 13,
+            Cause::ServerStopped => 14,
+            Cause::Drained => 15,
+            Cause::Io(..) => 16,
         }
     }
 
@@ -224,7 +228,8 @@ impl Cause {
             | Cause::FrameTimeout
             | Cause::IdleTimeout
             | Cause::WriteStalled
-            | Cause::Overflow => Blame::Limit,
+            | Cause::Overflow
+            | Cause::Lagged => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -269,6 +274,7 @@ impl fmt::Display for Cause {
             Cause::IdleTimeout => write!(f, "the peer was silent for too long"),
             Cause::WriteStalled => write!(f, "the peer took no output for too long"),
             Cause::Overflow => write!(f, "too much output was queued"),
+            Cause::Lagged => write!(f, "too far behind its group"),
             Cause::ServerStopped => write!(f, "the server was stopped"),
             Cause::Drained => write!(f, "the server drained"),
             Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),

@@ -12,6 +12,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 mod close;
+mod groups;
 mod random;
 
 pub(super) const HIGH: usize = 100;
@@ -224,6 +225,9 @@ impl Rig {
                 Command::Close(_) => self.conn.handle_close(self.now, rules(&self.limits)),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
                 Command::Overflow(_) => self.conn.abort(Cause::Overflow),
+                Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => {
+                    unreachable!("no test here posts one")
+                }
             }
             self.check();
         }

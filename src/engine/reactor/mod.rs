@@ -12,6 +12,7 @@ mod accept;
 mod apply;
 mod drain;
 mod dial;
+mod fan;
 mod mail;
 mod reap;
 mod stream;
@@ -51,6 +52,8 @@ pub(crate) struct Reactor<K: Kernel> {
     doors: Vec<Door<K>>,
     /// Connections that it is making, and calls that were asked of it.
     dials: dial::Dials<K>,
+    /// Groups that have members here.
+    fans: fan::Fans,
     accept: accept::Cursor,
     /// Accepted by other reactors for this one.
     newcomers: VecDeque<Newcomer<K>>,
@@ -117,8 +120,8 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 8 * 8 // gate, partial frame, outbox, marks, inbox, cause, timeouts, timers: most often
-        //         there is none
+        + 9 * 8 // gate, partial frame, outbox, marks, inbox, cause, timeouts, timers, groups: most
+        //         often there is none
         + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
         //         its frame has begun
         + 16 // how long it is used to be silent
@@ -169,6 +172,7 @@ impl<K: Kernel> Reactor<K> {
             ahead: false,
             doors,
             dials: dial::Dials::default(),
+            fans: fan::Fans::default(),
             accept: accept::Cursor::default(),
             newcomers: VecDeque::new(),
             farewells_out: 0,
@@ -244,7 +248,11 @@ impl<K: Kernel> Reactor<K> {
         // Newcomers too: mail is also read after the accept phase, by a heavy reactor.
         let io = &self.io;
         let waits = !io.ready.is_empty() || !io.doomed.is_empty() || !self.newcomers.is_empty();
-        if waits || self.dials.are_ready() || self.doors.iter().any(Door::wants) {
+        if waits
+            || self.fans.are_active()
+            || self.dials.are_ready()
+            || self.doors.iter().any(Door::wants)
+        {
             return Some(Duration::ZERO);
         }
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
@@ -430,6 +438,7 @@ impl<K: Kernel> Reactor<K> {
             frames: counters.frames,
             shed: counters.shed,
             dropped: counters.dropped,
+            broadcasts: counters.broadcasts,
             misdirected: counters.misdirected,
             linger_resets: counters.linger_resets,
             asked: counters.asked,
@@ -468,6 +477,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 Phase::Mail => {
                     self.receive_mail();
                     self.say_goodbye();
+                    self.fan_out();
                     self.begin_dialing();
                     None
                 }
@@ -477,6 +487,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 Phase::Expire => self.expire_timers(),
                 Phase::Reap => self.reap_closed(),
                 Phase::Stopped => {
+                    self.desk.close_seats();
                     self.io.common.reactor_stopped();
                     return Step::Stopped;
                 }

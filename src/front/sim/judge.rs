@@ -64,6 +64,7 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::FrameTimeout => is_fair_wait(plan, life, facts, plan.limits.timeouts.frame),
         Cause::IdleTimeout => is_fair_silence(plan, facts),
         Cause::Overflow => life.overflowed || life.pushes > 0,
+        Cause::Lagged => life.lagged_out,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
         Cause::CodecFailed(_) => false,

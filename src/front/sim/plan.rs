@@ -200,6 +200,7 @@ fn limits(random: &mut Random) -> Limits {
         limits.connections_max = random.size(1, 6);
     }
     limits.accepts_per_turn = random.size(1, 8);
+    limits.broadcasts_per_turn = random.size(1, 6);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
     limits.pool_retained_max = random.size(0, 4);
     limits.send_high_bytes = random.magnitude(64, 16 << 10);
