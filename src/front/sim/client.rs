@@ -1,8 +1,10 @@
 //! `Client`: a simulated client, which knows what it must get back and complains if it does not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::{HEAD, Op, frame, parse};
+use super::crowd::CIRCLE;
 use super::net::{Net, Received, Socket};
 use super::plan::Plan;
 use super::random::Random;
@@ -27,6 +29,8 @@ pub(super) struct Client {
     pub(super) replies: u32,
     pushes: u32,
     drops: u32,
+    /// What it was told as a member of circles.
+    pub(super) heard: BTreeMap<usize, Vec<u32>>,
     act_at: Time,
     /// Who was deaf and silent now says at least that it is at the end.
     calm: bool,
@@ -97,6 +101,7 @@ impl Client {
             replies: 0,
             pushes: 0,
             drops: 0,
+            heard: BTreeMap::new(),
             act_at,
             calm: false,
             end: None,
@@ -293,6 +298,10 @@ impl Client {
             let Some(&[high, low]) = self.input.get(..2) else { return Ok(()) };
             let len = usize::from(u16::from_be_bytes([high, low]));
             let Some(payload) = self.input.get(2..2 + len) else { return Ok(()) };
+            if payload.first() == Some(&Op::Cast.code()) {
+                self.hear(len)?;
+                continue;
+            }
             let (op, number) = parse(payload, id)?;
             let expected = match op {
                 Op::Push => &mut self.pushes,
@@ -303,7 +312,13 @@ impl Client {
                     }
                     &mut self.drops
                 }
-                Op::Echo | Op::Close | Op::Finish | Op::Abort | Op::Flood | Op::Share => {
+                Op::Echo
+                | Op::Close
+                | Op::Finish
+                | Op::Abort
+                | Op::Flood
+                | Op::Share
+                | Op::Cast => {
                     let asked = self.script.frames.get(number as usize);
                     if asked != Some(&(op, len - HEAD)) {
                         return Err(format!("a reply to what was never sent: {op:?} {number}"));
@@ -317,6 +332,23 @@ impl Client {
             *expected += 1;
             self.input.drain(..2 + len);
         }
+    }
+}
+
+impl Client {
+    /// Takes a message of a circle from the input: those of one circle come in order, each once.
+    fn hear(&mut self, len: usize) -> Result<(), String> {
+        let payload: Vec<u8> = self.input.drain(..2 + len).skip(2).collect();
+        let whose = payload.get(1..5).ok_or("a short frame")?;
+        let whose = whose.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+        let circle = whose.checked_sub(CIRCLE).ok_or("a message of no circle")?;
+        let (_, number) = parse(&payload, whose)?;
+        let heard = self.heard.entry(circle).or_default();
+        if let Some(last) = heard.last().filter(|&&last| last >= number) {
+            return Err(format!("message {number} of circle {circle} came after {last}"));
+        }
+        heard.push(number);
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod app;
 mod client;
+mod crowd;
 mod dialer;
 mod judge;
 mod kernel;
@@ -56,6 +57,10 @@ pub struct Summary {
     pub dialed: u64,
     /// Those that it was asked for and could not make.
     pub dial_failures: u64,
+    /// Messages that groups delivered to their members.
+    pub broadcasts: u64,
+    /// Those that they dropped, because a member was behind.
+    pub lost: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

@@ -29,7 +29,8 @@ fn the_server_keeps_its_promises_under_every_seed() {
         // It would prove little if these never happened.
         let dials = [sum.dialed, sum.dial_failures];
         let rare = [sum.take_overs, sum.steals, sum.offloads, sum.panics, dials[0], dials[1]];
-        assert!(rare.iter().all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
+        let told = [sum.broadcasts, sum.lost];
+        assert!(rare.iter().chain(&told).all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
     }
 }
 
@@ -74,5 +75,7 @@ fn add(sum: &mut Summary, run: Summary) {
     sum.panics += run.panics;
     sum.dialed += run.dialed;
     sum.dial_failures += run.dial_failures;
+    sum.broadcasts += run.broadcasts;
+    sum.lost += run.lost;
     sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
 }

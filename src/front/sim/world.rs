@@ -1,5 +1,6 @@
 //! `World`: chooses who makes the next step, lets time pass, and asks the judge.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -170,7 +171,8 @@ fn play<const DRAINS: bool>(
     world.check_dials()?;
     let steps = world.steps;
     drop(world);
-    sum_up(&stage, &common, net, &stats, Summary { steps, ..Summary::default() })
+    let (broadcasts, lost) = lock(&app.book).circle_sums();
+    sum_up(&stage, &common, net, &stats, Summary { steps, broadcasts, lost, ..Summary::default() })
         .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
 }
 
@@ -368,6 +370,12 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if wanted && self.random.one_in(4) {
             self.spawn();
         }
+        if wanted {
+            self.app.broadcast();
+        }
+        if wanted && self.random.one_in(4) {
+            self.app.move_member();
+        }
         let toggles = {
             let mut net = lock(self.net);
             net.strikes(|faults| faults.suspend)
@@ -473,13 +481,14 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
 
     fn check_clients(&self) -> Result<(), String> {
         let (mut book, net) = (lock(&self.app.book), lock(self.net));
+        let mut misses = BTreeMap::new();
         for client in &self.clients {
             let life = client.socket.map(|id| book.life(id).clone()).unwrap_or_default();
-            judge(self.plan, &net, &life, client).map_err(|what| {
+            judge(self.plan, &net, &life, client, &mut misses).map_err(|what| {
                 format!("the client of socket {:?}: {what}", client.socket.unwrap_or_default())
             })?;
         }
-        Ok(())
+        book.judge_circles(&misses)
     }
 
     fn describe_standstill(&self) -> String {
