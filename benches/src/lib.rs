@@ -23,3 +23,5 @@ pub mod peer;
 pub mod work;
 
 pub mod compare;
+
+pub mod pubsub;

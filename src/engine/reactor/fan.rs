@@ -81,6 +81,8 @@ struct Told<'a> {
 /// Messages of one sweep, and what they are together: what one write takes anyway.
 const SWEEP_COUNT: usize = 1_024;
 const SWEEP_BYTES: usize = 64 << 10;
+/// Room for messages that a group keeps when none are on their way.
+const SHOTS_KEPT_MAX: usize = 16;
 
 impl Fans {
     /// Whether a member is still to be told something.
@@ -230,7 +232,7 @@ impl Fan {
     fn end_sweep(&mut self) {
         let Some(sweep) = self.sweep.take() else { return };
         sweep.shots.iter().for_each(|shot| self.seat.taken(shot));
-        if self.shots.is_empty() {
+        if self.shots.is_empty() && self.shots.capacity() > SHOTS_KEPT_MAX {
             // A burst that is over keeps no memory.
             self.shots = VecDeque::new();
         }
