@@ -63,11 +63,8 @@ fn serve(builder: Builder, group: &Group) -> (Server, Receiver<Event>, Gate) {
     let (events, told) = channel();
     let (group, gate) = (group.clone(), Gate::default());
     let pass = gate.clone();
-    let member = move |_peer| Member {
-        group: group.clone(),
-        events: events.clone(),
-        gate: pass.clone(),
-    };
+    let member =
+        move |_peer| Member { group: group.clone(), events: events.clone(), gate: pass.clone() };
     let server = builder.listen("127.0.0.1:0", frames(), member).start();
     (server.expect("the server starts"), told, gate)
 }

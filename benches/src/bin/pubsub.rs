@@ -8,7 +8,7 @@ use std::net::TcpListener;
 
 use lexopt::prelude::*;
 use switchboard_bench::compare::server::Server;
-use switchboard_bench::process::Memory;
+use switchboard_bench::process::{Memory, Usage};
 use switchboard_bench::pubsub::crowd::{Crowd, Load};
 use switchboard_bench::pubsub::{ours, raw, tokio_peer};
 use switchboard_bench::stats::Spread;
@@ -62,47 +62,66 @@ fn main() -> Result<(), Box<dyn Error>> {
             other => Err(format!("no peer {other}: ours, tokio or raw").into()),
         };
     }
-    let mut rates = vec![Vec::new(); options.peers.len()];
+    let mut runs = vec![Vec::new(); options.peers.len()];
     for round in 0..options.rounds {
         for step in 0..options.peers.len() {
             let at = (step + round) % options.peers.len();
-            rates[at].push(run(&options, &options.peers[at])?);
+            runs[at].push(run(&options, &options.peers[at])?);
         }
     }
-    for (peer, rates_here) in options.peers.iter().zip(&rates) {
-        let spread = Spread::of(rates_here).ok_or("no round")?;
-        let Spread { median, min, max } = spread;
-        println!("{peer:>6}: {median:>9.0} deliveries/s ({min:.0} to {max:.0})");
-    }
-    let ours = options.peers.iter().position(|peer| peer == "ours");
-    for (peer, others) in options.peers.iter().zip(&rates).filter(|(peer, _)| *peer != "ours") {
-        let Some(ours) = ours else { continue };
-        let ratios: Vec<f64> = rates[ours].iter().zip(others).map(|(a, b)| a / b).collect();
-        if let Some(Spread { median, min, max }) = Spread::of(&ratios) {
-            println!("ours / {peer}: {median:.3} ({min:.3} to {max:.3}), round by round");
-        }
-    }
+    tell(&options.peers, &runs, "deliveries/s", |run| run.per_second);
+    // What others do on the machine at the same time does not count here.
+    tell(&options.peers, &runs, "deliveries per CPU second of the server", |run| run.per_cpu);
     Ok(())
 }
 
-/// One run of one peer: deliveries per second.
-fn run(options: &Options, peer: &str) -> Result<f64, Box<dyn Error>> {
+/// What one run of one peer came to.
+#[derive(Clone, Copy)]
+struct Run {
+    per_second: f64,
+    per_cpu: f64,
+}
+
+/// The medians of one figure, and how ours compares with each other's in the same round.
+fn tell(peers: &[String], runs: &[Vec<Run>], unit: &str, figure: impl Fn(&Run) -> f64) {
+    let figures: Vec<Vec<f64>> =
+        runs.iter().map(|runs| runs.iter().map(&figure).collect()).collect();
+    let ours = peers.iter().position(|peer| peer == "ours");
+    for (peer, here) in peers.iter().zip(&figures) {
+        if let Some(Spread { median, min, max }) = Spread::of(here) {
+            println!("{peer:>6}: {median:>9.0} {unit} ({min:.0} to {max:.0})");
+        }
+        let Some(ours) = ours.filter(|_| peer != "ours") else { continue };
+        let ratios: Vec<f64> = figures[ours].iter().zip(here).map(|(a, b)| a / b).collect();
+        if let Some(Spread { median, min, max }) = Spread::of(&ratios) {
+            println!("        ours / {peer}: {median:.3} ({min:.3} to {max:.3}), round by round");
+        }
+    }
+}
+
+fn run(options: &Options, peer: &str) -> Result<Run, Box<dyn Error>> {
     let arguments = ["--serve", peer, "--threads", &options.threads.to_string()];
     let arguments: Vec<String> = arguments.iter().map(|word| (*word).to_owned()).collect();
     let server = Server::start(&std::env::current_exe()?, &arguments)?;
     let (subscribe, control) = server.addr().split_once(',').ok_or("two addresses")?;
     let mut crowd = Crowd::connect(&options.load, subscribe.parse()?, control.parse()?)?;
-    let mut memory = Vec::new();
-    let heard = crowd.run(&options.load, || memory.push(Memory::of(server.pid())))?;
+    let (mut memory, mut usage) = (Vec::new(), Vec::new());
+    let heard = crowd.run(&options.load, || {
+        memory.push(Memory::of(server.pid()));
+        usage.extend(Usage::of(server.pid()));
+    })?;
+    let [before, after] = &usage[..] else { return Err("the server's times are not told".into()) };
+    let spent = after.since(before);
+    let per_cpu = heard.per_second * heard.seconds * 1e9 / (spent.user + spent.system);
     let resident: Vec<String> = memory
         .iter()
         .map(|memory| memory.as_ref().map_or("?".into(), |m| m.resident.to_string()))
         .collect();
     println!(
-        "{peer:>6}: {:>9.0} deliveries/s, {} published, resident {} KiB",
+        "{peer:>6}: {:>9.0} deliveries/s, {per_cpu:.0} per CPU second, {} published, resident {} KiB",
         heard.per_second,
         heard.published,
         resident.join(" -> ")
     );
-    Ok(heard.per_second)
+    Ok(Run { per_second: heard.per_second, per_cpu })
 }

@@ -29,6 +29,8 @@ pub struct Load {
 pub struct Heard {
     /// Messages that reached one subscriber each, per second.
     pub per_second: f64,
+    /// How long was counted.
+    pub seconds: f64,
     /// Messages that were published in all.
     pub published: u64,
 }
@@ -119,7 +121,7 @@ impl Crowd {
         if self.got.iter().any(|&got| got != all) {
             return Err(io::Error::other("some got more and some got less"));
         }
-        Ok(Heard { per_second: heard as f64 / seconds, published: asked })
+        Ok(Heard { per_second: heard as f64 / seconds, seconds, published: asked })
     }
 
     /// Takes what is there, or waits for something.

@@ -30,7 +30,10 @@ fn the_server_keeps_its_promises_under_every_seed() {
         let dials = [sum.dialed, sum.dial_failures];
         let rare = [sum.take_overs, sum.steals, sum.offloads, sum.panics, dials[0], dials[1]];
         let told = [sum.broadcasts, sum.lost];
-        assert!(rare.iter().chain(&told).all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
+        assert!(
+            rare.iter().chain(&told).all(|&count| count > 0),
+            "nothing to be seen of some: {sum:?}"
+        );
     }
 }
 
