@@ -117,11 +117,8 @@ fn run(options: &Options, peer: &str) -> Result<Run, Box<dyn Error>> {
         .iter()
         .map(|memory| memory.as_ref().map_or("?".into(), |m| m.resident.to_string()))
         .collect();
-    println!(
-        "{peer:>6}: {:>9.0} deliveries/s, {per_cpu:.0} per CPU second, {} published, resident {} KiB",
-        heard.per_second,
-        heard.published,
-        resident.join(" -> ")
-    );
+    let (rate, published, resident) = (heard.per_second, heard.published, resident.join(" -> "));
+    println!("{peer:>6}: {rate:>9.0} deliveries/s, {per_cpu:.0} per CPU second");
+    println!("        {published} published, resident {resident} KiB");
     Ok(Run { per_second: heard.per_second, per_cpu })
 }

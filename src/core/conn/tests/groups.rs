@@ -95,7 +95,7 @@ impl Member {
         let taken = if self.conn.writes_through() { self.take(&piece) } else { 0 };
         let mut begun = shots.len();
         if taken < piece.len() {
-            begun = self.conn.handle_told(group as u32, &shots, taken);
+            begun = self.conn.handle_told(u32::from(whose), &shots, taken);
         }
         self.hubs[group].delivered.fetch_add(begun as u64, Relaxed);
         self.run();
