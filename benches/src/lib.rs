@@ -25,3 +25,5 @@ pub mod work;
 pub mod overload;
 
 pub mod compare;
+
+pub mod pubsub;

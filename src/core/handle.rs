@@ -10,8 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 use super::context::Context;
+use super::group::Seat;
 use super::job::Call;
 use super::visit::Visit;
+use crate::parts::pending::Shot;
 use crate::words::clock::Time;
 use crate::words::config::Timeouts;
 use crate::words::error::{Outcome, SpawnError};
@@ -35,6 +37,12 @@ pub(crate) enum Command {
     Overflow(ConnId),
     /// A job that the connection had off-loaded is over; `None` if it panicked.
     Back { id: ConnId, result: Option<Parcel> },
+    /// Make it a member of this group; its seat was claimed.
+    Join(ConnId, Arc<Seat>),
+    /// End its membership.
+    Leave(ConnId, Arc<Seat>),
+    /// Tell all members.
+    Broadcast(Arc<Seat>, Shot),
 }
 
 /// Where commands go: the mailbox of the connection's reactor.
@@ -51,6 +59,17 @@ pub(crate) trait Post: Send + Sync {
     /// The reactor took, or dropped, messages of this cost.
     fn taken(&self, cost: usize) {
         let _ = cost;
+    }
+
+    /// Remembers a seat that is to be given up when the reactor ends; false if it has.
+    fn enroll(&self, seat: &Arc<Seat>) -> bool {
+        let _ = seat;
+        true
+    }
+
+    /// Forgets a seat that nobody claims any more.
+    fn dismiss(&self, seat: &Arc<Seat>) {
+        let _ = seat;
     }
 }
 
@@ -308,6 +327,11 @@ impl<M: Send + 'static> Handle<M> {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.gate.state.load(Ordering::Acquire) != ENDED
+    }
+
+    /// The mailbox of its reactor.
+    pub(crate) fn post(&self) -> &Arc<dyn Post> {
+        &self.gate.post
     }
 
     /// Whether it had neither ended nor begun to end a moment ago.

@@ -32,6 +32,7 @@ impl Connection {
         if self.send == SendHalf::Open {
             self.send = SendHalf::Finishing;
             self.flags.peer_first = self.recv == RecvHalf::Finished;
+            self.abandon_broadcasts();
             self.forget_parcels();
             self.tell_gate();
         }
@@ -56,7 +57,7 @@ impl Connection {
         if self.flags.dead {
             return self.count_taken(inbox.posted_bytes);
         }
-        inbox.drained = false;
+        (inbox.drained, inbox.lagged) = (false, 0);
         inbox.closes |= !inbox.parcels.is_empty();
         self.inbox = Some(inbox);
     }
@@ -145,6 +146,7 @@ impl Connection {
         }
         self.forget_parcels();
         self.inbox = None;
+        self.abandon_broadcasts();
         self.tell_gate();
     }
 

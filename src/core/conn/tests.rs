@@ -15,6 +15,7 @@ use std::time::Duration;
 
 mod close;
 mod deadlines;
+mod groups;
 mod random;
 mod shaped;
 mod times;
@@ -250,6 +251,9 @@ impl Rig {
                 Command::Back { result, .. } => self.conn.handle_back(result),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
                 Command::Overflow(_) => self.conn.abort(Cause::Overflow),
+                Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => {
+                    unreachable!("no test here posts one")
+                }
             }
             self.check();
         }
@@ -447,6 +451,7 @@ impl Rig {
             Command::Close(_) | Command::Abort(_) | Command::Overflow(_) | Command::Back { .. } => {
                 0
             }
+            Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => 0,
         });
         let waiting = conn.inbox.as_ref().map_or(0, |inbox| inbox.posted_bytes);
         let encoding = self.out.as_ref().map_or(0, |out| out.hand.posted_bytes);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::circle::{Circle, Span};
 use super::kernel::id_of;
 use super::net::Net;
 use super::notice::Notices;
@@ -40,6 +41,7 @@ pub(super) struct Book {
     pub(super) handles: Vec<(usize, Handle)>,
     /// How long the job that has just run shall have taken.
     pub(super) stall: Option<Duration>,
+    pub(super) circles: Vec<Circle>,
     pub(super) random: Random,
 }
 
@@ -66,6 +68,11 @@ pub(super) struct Life {
     pub(super) abort_asked: bool,
     pub(super) finish_asked: bool,
     pub(super) overflowed: bool,
+    /// It may be reset for being behind.
+    pub(super) lagged_out: bool,
+    /// When it was a member of which circle, and how many losses it was told of.
+    pub(super) spans: BTreeMap<usize, Vec<Span>>,
+    pub(super) lagged: u64,
     pub(super) drain_told: bool,
     /// When the last frame was handled.
     pub(super) handled_at: Time,
@@ -97,12 +104,14 @@ pub(super) enum Op {
     Push,
     /// What belongs to a flood.
     Drop,
+    /// What a group was told.
+    Cast,
 }
 
 /// The payload of a planned panic; one that tells the panic hook nothing.
 struct Planned;
 
-const OPS: [Op; 9] = [
+const OPS: [Op; 10] = [
     Op::Echo,
     Op::Close,
     Op::Finish,
@@ -112,6 +121,7 @@ const OPS: [Op; 9] = [
     Op::Switch,
     Op::Push,
     Op::Drop,
+    Op::Cast,
 ];
 
 /// Messages of a flood, and the size of each.
@@ -155,8 +165,10 @@ pub(super) fn parse(bytes: &[u8], id: usize) -> Result<(Op, u32), String> {
 }
 
 impl App {
-    pub(super) fn new(net: Arc<Mutex<Net>>, random: Random) -> Self {
-        let book = Book { lives: Vec::new(), handles: Vec::new(), stall: None, random };
+    pub(super) fn new(net: Arc<Mutex<Net>>, circles: bool, mut random: Random) -> Self {
+        let circles = if circles { Circle::draw(&mut random) } else { Vec::new() };
+        let (lives, handles, stall) = (Vec::new(), Vec::new(), None);
+        let book = Book { lives, handles, stall, circles, random };
         App { book: Mutex::new(book), net, visits: Arc::default() }
     }
 
@@ -379,7 +391,9 @@ impl Handler for Talker {
         self.enter("on_open", |life| {
             life.opened += 1;
             life.name = Some(cx.id());
-        })
+        })?;
+        lock(&self.app.book).begin_in_circle(self.id, cx);
+        Ok(())
     }
 
     fn on_frame(&mut self, cx: &mut Context<'_>, frame_in: BytesMut) -> Outcome {
@@ -406,6 +420,7 @@ impl Handler for Talker {
         }
         self.enter("on_frame", |life| life.frames += 1)?;
         self.use_timers(cx);
+        lock(&self.app.book).use_circles(self.id, cx);
         if op == Op::Abort {
             self.note(|life| life.abort_asked = true);
             cx.abort();
@@ -432,7 +447,7 @@ impl Handler for Talker {
                 lock(&self.app.book).handles.push((self.id, handle));
             }
             Op::Switch => self.switch(cx),
-            Op::Echo | Op::Abort | Op::Push | Op::Drop => {}
+            Op::Echo | Op::Abort | Op::Push | Op::Drop | Op::Cast => {}
         }
         Ok(())
     }
@@ -455,6 +470,13 @@ impl Handler for Talker {
 
     fn on_drained(&mut self, _: &mut Context<'_>) -> Outcome {
         self.enter("on_drained", |_| {})
+    }
+
+    fn on_lagged(&mut self, _: &mut Context<'_>, lost: u64) -> Outcome {
+        if lost == 0 {
+            self.broken("told of no losses");
+        }
+        self.enter("on_lagged", |life| life.lagged += lost)
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, key: u64) -> Outcome {

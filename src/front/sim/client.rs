@@ -1,8 +1,10 @@
 //! `Client`: a simulated client, which knows what it must get back and complains if it does not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::{HEAD, Op, frame, parse};
+use super::circle::CIRCLE;
 use super::net::{Net, Received, Socket};
 use super::plan::{FAREWELL, Plan};
 use super::random::Random;
@@ -29,6 +31,8 @@ pub(super) struct Client {
     /// Handlers that it has seen replaced.
     switched: u32,
     drops: u32,
+    /// What it was told as a member of circles.
+    pub(super) heard: BTreeMap<usize, Vec<u32>>,
     act_at: Time,
     /// Who was deaf and silent now says at least that it is at the end.
     calm: bool,
@@ -100,6 +104,7 @@ impl Client {
             pushes: 0,
             switched: 0,
             drops: 0,
+            heard: BTreeMap::new(),
             act_at,
             calm: false,
             end: None,
@@ -314,6 +319,10 @@ impl Client {
             let Some(prefix) = self.input.get(..width) else { return Ok(()) };
             let len = prefix.iter().fold(0, |len, &byte| len << 8 | usize::from(byte));
             let Some(payload) = self.input.get(width..width + len) else { return Ok(()) };
+            if payload.first() == Some(&Op::Cast.code()) {
+                self.hear(width, len)?;
+                continue;
+            }
             let (op, number) = parse(payload, id)?;
             let expected = match op {
                 Op::Push => &mut self.pushes,
@@ -330,7 +339,8 @@ impl Client {
                 | Op::Abort
                 | Op::Flood
                 | Op::Share
-                | Op::Switch => {
+                | Op::Switch
+                | Op::Cast => {
                     let asked = self.script.frames.get(number as usize);
                     if asked != Some(&(op, len - HEAD)) {
                         return Err(format!("a reply to what was never sent: {op:?} {number}"));
@@ -345,6 +355,23 @@ impl Client {
             self.switched += u32::from(op == Op::Switch);
             self.input.drain(..width + len);
         }
+    }
+}
+
+impl Client {
+    /// Takes a message of a circle from the input: those of one circle come in order, each once.
+    fn hear(&mut self, width: usize, len: usize) -> Result<(), String> {
+        let payload: Vec<u8> = self.input.drain(..width + len).skip(width).collect();
+        let whose = payload.get(1..5).ok_or("a short frame")?;
+        let whose = whose.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+        let circle = whose.checked_sub(CIRCLE).ok_or("a message of no circle")?;
+        let (_, number) = parse(&payload, whose)?;
+        let heard = self.heard.entry(circle).or_default();
+        if let Some(last) = heard.last().filter(|&&last| last >= number) {
+            return Err(format!("message {number} of circle {circle} came after {last}"));
+        }
+        heard.push(number);
+        Ok(())
     }
 }
 
@@ -363,7 +390,8 @@ impl Script {
                 _ if plan.is_scarce() && random.one_in(3) => Op::Flood,
                 0 => Op::Flood,
                 1..4 => Op::Share,
-                4 | 5 => Op::Switch,
+                // Members of a group speak alike.
+                4 | 5 if !plan.circles => Op::Switch,
                 _ => Op::Echo,
             };
             frames.push((op, random.magnitude(1, 3_000) - 1));

@@ -1,16 +1,25 @@
 //! `judge`: what must be true of every connection once it is over, and whether an end was fair.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::Life;
+use super::circle::judge_member;
 use super::client::{Client, End};
 use super::net::{Facts, Net, ServerEnd};
 use super::plan::Plan;
 use crate::words::config::Idle;
 use crate::words::reason::{Cause, CloseReason};
 
-/// What is wrong with the story of one client; `None` if nothing is.
-pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Result<(), String> {
+/// What is wrong with the story of one client; `None` if nothing is. `misses`: messages that did
+/// not come to it, by circle.
+pub(super) fn judge(
+    plan: &Plan,
+    net: &Net,
+    life: &Life,
+    client: &Client,
+    misses: &mut BTreeMap<usize, u64>,
+) -> Result<(), String> {
     let Some(id) = client.socket else {
         return claim(client.end == Some(End::Refused), "it never connected");
     };
@@ -59,7 +68,9 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
         && plan.faults.stall.is_off()
         && !plan.holds_output();
     claim(!late, &format!("room was there for {:?}: {told}", facts.overlooked))?;
-    judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))
+    judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))?;
+    let polite = is_polite(net, client, facts, reason);
+    judge_member(life, client, polite, misses).map_err(|what| format!("{what}: {told}"))
 }
 
 /// Whether what happened gives that reason.
@@ -82,6 +93,7 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::Evicted => plan.evicts(),
         Cause::Refused => false,
         Cause::Overflow => life.overflowed || life.pushes > 0,
+        Cause::Lagged => life.lagged_out,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
         Cause::OutOfMemory => net.memory_short,
@@ -133,20 +145,7 @@ fn judge_delivery(
     reason: &CloseReason,
 ) -> Result<(), String> {
     claim(client.replies <= life.replies, "more replies came than were sent")?;
-    let graceful = matches!(
-        reason.cause(),
-        Cause::PeerFinished
-            | Cause::Truncated
-            | Cause::Closed
-            | Cause::Drained
-            | Cause::HandlerFailed(_)
-    );
-    let disturbed = net.stopping
-        || facts.client_reset
-        || facts.reset_by_server
-        || facts.watch_failed
-        || facts.lingered_out;
-    if !graceful || disturbed || client.is_rude() {
+    if !is_polite(net, client, facts, reason) {
         return Ok(());
     }
     claim(reason.unsent_bytes() == 0, "unsent bytes of a connection that ended well")?;
@@ -160,6 +159,24 @@ fn judge_delivery(
         return claim(frames == sent, &format!("{frames} frames were handled of {sent}"));
     }
     Ok(())
+}
+
+/// Whether a connection ended well, with a peer that listened to the end.
+fn is_polite(net: &Net, client: &Client, facts: &Facts, reason: &CloseReason) -> bool {
+    let graceful = matches!(
+        reason.cause(),
+        Cause::PeerFinished
+            | Cause::Truncated
+            | Cause::Closed
+            | Cause::Drained
+            | Cause::HandlerFailed(_)
+    );
+    let disturbed = net.stopping
+        || facts.client_reset
+        || facts.reset_by_server
+        || facts.watch_failed
+        || facts.lingered_out;
+    graceful && !disturbed && !client.is_rude()
 }
 
 fn claim(holds: bool, what: &str) -> Result<(), String> {

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::wire::Wire;
 use crate::core::conn::{Connection, Next, Rules};
+use crate::core::group::Seat;
 use crate::core::handle::{Command, Gate, Office, Post};
 use crate::core::job::{Call, Done, Input, Job, Kind, Task};
 use crate::core::keepalive::Prior;
@@ -31,6 +32,11 @@ struct Mail(Mutex<Vec<Command>>);
 impl Post for Mail {
     fn command(&self, command: Command) {
         lock(&self.0).push(command);
+    }
+
+    /// There are no groups: who joins one stays outside.
+    fn enroll(&self, _: &Arc<Seat>) -> bool {
+        false
     }
 }
 
@@ -193,6 +199,7 @@ impl Engine {
                 Command::Close(_) => conn.handle_close(*now, rules(limits, prior)),
                 Command::Abort(_) => conn.abort(Cause::Aborted),
                 Command::Back { result, .. } => conn.handle_back(result),
+                Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => {}
                 Command::Overflow(_) => conn.abort(Cause::Overflow),
             }
         }
