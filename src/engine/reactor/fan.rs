@@ -313,7 +313,9 @@ impl<K: Kernel> Io<K> {
         if shots.is_empty() {
             return 0;
         }
-        let through = entry.conn.writes_through() || cfg!(switchboard_sim_mutant = "fan_cuts_in");
+        // One that is held to a rate waits for its turn in its queue.
+        let free = entry.conn.writes_through() && !entry.conn.is_shaped();
+        let through = free || cfg!(switchboard_sim_mutant = "fan_cuts_in");
         let piece = sweep.piece(shots);
         let taken = match entry.stream.as_mut().filter(|_| through) {
             None => 0,
