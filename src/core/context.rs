@@ -418,8 +418,10 @@ impl<'a, M> Context<'a, M> {
     /// Goes on with another codec and another handler: an upgrade, STARTTLS, a version that was
     /// agreed on. They take over when this call returns: bytes that were read and not used go to
     /// the new codec, `on_open` of the new handler is called, and the old one is dropped without
-    /// its `on_close`. What this call sends is still encoded by the old codec; timers, timeouts and
-    /// handles stay. A message of a handle goes to the new codec, or is dropped and counted
+    /// its `on_close`. What this call sends is still encoded by the old codec; timers, timeouts, a
+    /// pause and handles stay, and if the input has ended, the new handler is told of that, too.
+    /// After `close` or `abort` nothing is switched. A message of a handle goes to the new codec,
+    /// or is dropped and counted
     /// ([`misdirected`](crate::control::ReactorSnapshot::misdirected)) if that takes messages of
     /// another type.
     ///

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::super::Bench;
 use super::parts::{Part, acting, told};
 use crate::core::codec::{LengthPrefixed, Raw};
-use crate::core::context::SendError;
-use crate::words::config::Overflow;
+use crate::core::context::{Context, SendError};
+use crate::words::config::{Limits, Overflow};
 
 /// Sends what it gets, each with a notice: its number is the first byte.
-fn noticing(change: impl FnOnce(&mut crate::Limits)) -> (Bench, std::sync::mpsc::Receiver<String>) {
+fn noticing(change: impl FnOnce(&mut Limits)) -> (Bench, std::sync::mpsc::Receiver<String>) {
     let (log, calls) = acting(|cx, _, call| {
         match call.strip_prefix("frame ") {
             Some("close") => cx.close(),
@@ -146,13 +146,13 @@ fn a_close_loses_none() {
 fn a_close_of_another_thread_loses_none() {
     let (mut bench, calls) = noticing(|_| {});
     let handle = bench.handle();
-    let notice = |_: &mut Part<0>, cx: &mut crate::Context<'_>| {
+    let notice = |_: &mut Part<0>, cx: &mut Context<'_>| {
         cx.send_with_notice("x", 5)?;
         Ok(())
     };
     handle.run(notice).expect("it is open");
     let again = bench.handle();
-    let close = move |_: &mut Part<0>, _: &mut crate::Context<'_>| {
+    let close = move |_: &mut Part<0>, _: &mut Context<'_>| {
         again.close();
         Ok(())
     };

@@ -204,9 +204,12 @@ fn messages_of_another_type_are_counted_and_dropped() {
     assert!(bench.end().is_none());
 }
 
+/// What ends a connection from within a call.
+type Ending = fn(&mut Context<'_>, &Log) -> Outcome;
+
 #[test]
 fn who_closes_has_no_successor() {
-    let acts: [(&str, fn(&mut Context<'_>, &Log) -> Outcome, &str); 6] = [
+    let acts: [(&str, Ending, &str); 6] = [
         (
             "close, then switch",
             |cx, log| {
