@@ -151,10 +151,10 @@ impl Hand {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)
     }
 
-    /// Whether the handler goes on, and has not put another one into its place.
+    /// Whether the handler goes on: it has not put another one into its place, or has closed.
     #[inline]
     pub(crate) fn stays(&self) -> bool {
-        self.successor.is_none()
+        self.successor.is_none() || !self.listens()
     }
 
     /// The end of what was said up to now is to be told of when the system has taken it.
