@@ -1,6 +1,7 @@
 //! `Context`: the narrow hand that a protocol has on its connection while one of its calls runs.
 
 use std::any::TypeId;
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ pub(crate) struct Hand {
     pub(crate) handler: TypeId,
     /// Where in this job's output a notice is due, and its key.
     pub(crate) marks: Vec<(usize, u64)>,
+    /// Notices that were due and that an error kept from the handler.
+    pub(crate) flushed_left: VecDeque<u64>,
     /// How much this job had to say.
     pub(crate) said_bytes: usize,
     /// What came for a codec or handler that is not there any more.
@@ -125,6 +128,7 @@ impl Hand {
             successor: None,
             handler: TypeId::of::<()>(),
             marks: Vec::new(),
+            flushed_left: VecDeque::new(),
             said_bytes: 0,
             misdirected_count: 0,
             frames_count: 0,

@@ -220,8 +220,11 @@ impl Job {
         if let Some(unwanted) = hand.successor.take() {
             discard(Box::new(unwanted));
         }
-        // What was not done is not wanted any more, and does not wait for this box's next use.
-        drop(errand.inbox.take());
+        // What was not done is not wanted any more, and does not wait for this box's next use;
+        // but of what was taken the handler hears all the same.
+        if let Some(inbox) = errand.inbox.take() {
+            hand.flushed_left = inbox.flushed;
+        }
         match served {
             Ok(Ok(())) => panicked,
             Ok(Err(Cause::Overflow)) => {

@@ -2,6 +2,7 @@
 
 mod notices;
 mod parts;
+mod pauses;
 mod switch;
 mod visits;
 

@@ -143,6 +143,21 @@ fn a_close_loses_none() {
 }
 
 #[test]
+fn an_error_in_the_same_job_loses_none() {
+    let (mut bench, calls) = noticing(|limits| {
+        (limits.send_low_bytes, limits.send_high_bytes) = (0, 1);
+    });
+    bench.block_output();
+    bench.receive(b"\x021a");
+    bench.receive(b"\x022b\x04fail");
+    assert_eq!(bench.unread_bytes(), 8, "too much is queued");
+    bench.unblock_output();
+    assert_eq!(flushed(&calls), ["0 flushed 1", "0 flushed 2"]);
+    bench.finish();
+    assert_eq!(flushed(&calls), ["0 close handler_failed"]);
+}
+
+#[test]
 fn a_close_of_another_thread_loses_none() {
     let (mut bench, calls) = noticing(|_| {});
     let handle = bench.handle();
