@@ -20,7 +20,8 @@
 //! # Features
 //!
 //! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
-//! - `testing`: a bench for handlers and a kit for codecs, as module `testing`. Without dependencies.
+//! - `testing`: a bench for handlers and a kit for codecs, as module `testing`. Without
+//!   dependencies.
 //! - `tokio-util`: codecs written for `tokio_util` (`codec::TokioUtil`). Depends on `tokio-util`.
 //!
 //! # Threads and order
