@@ -42,7 +42,6 @@
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
-#![allow(dead_code, unused_imports, reason = "not yet used by the engine")]
 #![cfg_attr(
     loom,
     allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
@@ -153,9 +152,9 @@ pub mod control {
 /// What calls on a connection answer when they fail, and the error of callbacks.
 #[cfg(not(loom))]
 pub mod error {
-    pub use crate::core::context::{SendError, TimersFull};
     pub use crate::core::handle::TrySendError;
     pub use crate::core::overload::Overloaded;
+    pub use crate::core::refusal::{SendError, TimersFull};
     pub use crate::words::error::BoxError;
 }
 

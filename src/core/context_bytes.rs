@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::codec::Parts;
-use super::context::{Context, SendError};
+use super::context::Context;
+use super::refusal::SendError;
 
 impl Context<'_, Bytes> {
     /// Queues a message that is borrowed: it is copied once, into the output, and needs no memory
@@ -65,8 +66,8 @@ mod tests {
 
     use super::*;
     use crate::core::codec::{Codec, FrameError, LengthPrefixed};
-    use crate::core::context::{Hand, Verdict};
-    use crate::core::handle::{Command, Office, Post};
+    use crate::core::hand::{Hand, Verdict};
+    use crate::core::post::{Command, Office, Post};
     use crate::parts::buf::Outbox;
     use crate::words::clock::Time;
     use crate::words::config::{Overflow, Timeouts};

@@ -5,9 +5,11 @@ use std::any::TypeId;
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::{Context, Hand, SendError};
-use super::handle::{Office, Parcel};
+use super::context::Context;
+use super::hand::Hand;
 use super::handler::Handler;
+use super::post::{Office, Parcel};
+use super::refusal::SendError;
 use super::session::{Errand, Inbox, Session};
 use super::visit::Visit;
 use crate::words::error::Outcome;
@@ -225,5 +227,58 @@ where
             self.frame(frame)?;
         }
         Ok(!self.hand.stays())
+    }
+}
+
+impl<M> Context<'_, M> {
+    /// Goes on with another codec and another handler: an upgrade, STARTTLS, a version that was
+    /// agreed on. They take over when this call returns: bytes that were read and not used go to
+    /// the new codec, `on_open` of the new handler is called, and the old one is dropped without
+    /// its `on_close`. What this call sends is still encoded by the old codec; timers, timeouts, a
+    /// pause and handles stay, and if the input has ended, the new handler is told of that, too.
+    /// After `close` or `abort` nothing is switched. A message of a handle goes to the new codec,
+    /// or is dropped and counted
+    /// ([`misdirected`](crate::control::ReactorSnapshot::misdirected)) if that takes messages of
+    /// another type.
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::{Shutdown, TcpStream};
+    /// use bytes::BytesMut;
+    /// use switchboard::codec::Fixed;
+    /// use switchboard::{Context, Handler, LengthPrefixed, Outcome, Raw, Server, handler_fn};
+    ///
+    /// /// Reads one byte that names the version, and speaks that.
+    /// struct Version;
+    ///
+    /// impl Handler for Version {
+    ///     fn on_frame(&mut self, cx: &mut Context, frame: BytesMut) -> Outcome {
+    ///         match &frame[..] {
+    ///             [1] => cx.switch(Raw::new(), handler_fn(|cx, bytes| cx.send(bytes))),
+    ///             [2] => cx.switch(LengthPrefixed::u16(), handler_fn(|cx, frame| cx.send(frame))),
+    ///             _ => cx.abort(),
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server =
+    ///     Server::builder().listen("127.0.0.1:0", Fixed::new(1)?, |_peer| Version).start()?;
+    /// let mut client = TcpStream::connect(server.local_addr())?;
+    /// client.write_all(b"\x02\x00\x05hello")?;
+    /// client.shutdown(Shutdown::Write)?;
+    /// let mut reply = Vec::new();
+    /// client.read_to_end(&mut reply)?;
+    /// assert_eq!(reply, b"\x00\x05hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn switch<C, H>(&mut self, codec: C, handler: H)
+    where
+        C: Codec,
+        H: Handler<C::Frame, C::Message>,
+    {
+        self.hand_mut().successor = Some(Box::new(Framed::new(codec, handler)));
     }
 }

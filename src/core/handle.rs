@@ -1,268 +1,22 @@
-//! `Handle`: one connection as other threads see it, and the gate behind it that counts and closes.
+//! `Handle`: one connection as other threads see it.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::error::Error as StdError;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::size_of;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
 use super::context::Context;
-use super::group::Seat;
-use super::job::Call;
+use super::gate::{ENDED, Gate, OPEN};
+use super::hand::Hand;
+use super::post::{Command, Guarded, MESSAGE_OVERHEAD_BYTES, Parcel, Post, weight};
 use super::visit::Visit;
-use crate::parts::pending::Shot;
-use crate::words::clock::Time;
-use crate::words::config::Timeouts;
-use crate::words::error::{Outcome, SpawnError};
+use crate::words::error::Outcome;
 use crate::words::id::ConnId;
-use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use crate::words::sync::{Arc, Mutex, lock};
-
-/// What each queued message costs beside its bytes, so that empty ones are bounded too.
-pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
-
-/// What other threads ask of a reactor for one of its connections.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Encode and send this; `cost` was counted at the gate.
-    Send { id: ConnId, parcel: Parcel, cost: usize },
-    /// Flush, finish, linger.
-    Close(ConnId),
-    /// Reset.
-    Abort(ConnId),
-    /// Reset, since a message found no room.
-    Overflow(ConnId),
-    /// A job that the connection had off-loaded is over; `None` if it panicked.
-    Back { id: ConnId, result: Option<Parcel> },
-    /// Make it a member of this group; its seat was claimed.
-    Join(ConnId, Arc<Seat>),
-    /// End its membership.
-    Leave(ConnId, Arc<Seat>),
-    /// Tell all members.
-    Broadcast(Arc<Seat>, Shot),
-}
-
-/// Where commands go: the mailbox of the connection's reactor.
-pub(crate) trait Post: Send + Sync {
-    /// Takes the command and wakes the reactor if it sleeps.
-    fn command(&self, command: Command);
-
-    /// Counts a message that is about to be posted; false if there is no memory for it.
-    fn admit(&self, cost: usize) -> bool {
-        let _ = cost;
-        true
-    }
-
-    /// The reactor took, or dropped, messages of this cost.
-    fn taken(&self, cost: usize) {
-        let _ = cost;
-    }
-
-    /// Remembers a seat that is to be given up when the reactor ends; false if it has.
-    fn enroll(&self, seat: &Arc<Seat>) -> bool {
-        let _ = seat;
-        true
-    }
-
-    /// Forgets a seat that nobody claims any more.
-    fn dismiss(&self, seat: &Arc<Seat>) {
-        let _ = seat;
-    }
-}
-
-/// What user code may ask of its surroundings: the mailbox for a first handle, the time, settings.
-pub(crate) trait Office {
-    /// The mailbox of the reactor at hand.
-    fn post(&self) -> Arc<dyn Post>;
-
-    /// Has a thread of the pool make a call.
-    fn spawn(&self, call: Call) -> Result<(), SpawnError>;
-
-    /// The present moment.
-    fn now(&self) -> Time;
-
-    /// The timeouts of a listener.
-    fn timeouts(&self, listener: u16) -> Timeouts;
-}
-
-/// Something on its way to a session, its type forgotten.
-pub(crate) enum Parcel {
-    /// A message.
-    Bytes(Bytes),
-    /// A message of another type.
-    Other(Guarded),
-    /// A message of which a notice is due when the system has taken it, under this key.
-    Noticed(Box<Parcel>, u64),
-    /// A closure for the handler.
-    Visit(Guarded),
-}
-
-/// A message whose drop may panic and harms nobody: it is user code, but one that is not wanted
-/// any more is dropped wherever it happens to be.
-pub(crate) struct Guarded(Option<Box<dyn Any + Send>>);
-
-impl Guarded {
-    pub(super) fn new<T: Send + 'static>(content: T) -> Self {
-        Guarded(Some(Box::new(Some(content))))
-    }
-
-    /// What it holds; `None` if that is of another type.
-    pub(super) fn take<T: 'static>(&mut self) -> Option<T> {
-        self.0.as_mut()?.downcast_mut::<Option<T>>()?.take()
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        if let Some(message) = self.0.take() {
-            discard(message);
-        }
-    }
-}
-
-impl Parcel {
-    /// Packs a message; one of `Bytes` without a new allocation.
-    fn pack<M: Send + 'static>(message: M) -> Parcel {
-        let mut message = Some(message);
-        let as_bytes = (&mut message as &mut dyn Any).downcast_mut::<Option<Bytes>>();
-        if let Some(bytes) = as_bytes.and_then(Option::take) {
-            return Parcel::Bytes(bytes);
-        }
-        Parcel::Other(Guarded(
-            message.map(|message| Box::new(Some(message)) as Box<dyn Any + Send>),
-        ))
-    }
-
-    /// The message again; `None` if it was packed as another type.
-    pub(crate) fn unpack<M: 'static>(self) -> Option<M> {
-        match self {
-            Parcel::Bytes(bytes) => {
-                let mut bytes = Some(bytes);
-                let message = (&mut bytes as &mut dyn Any).downcast_mut::<Option<M>>();
-                message.and_then(Option::take)
-            }
-            Parcel::Other(mut guarded) => guarded.take(),
-            Parcel::Noticed(parcel, _) => parcel.unpack(),
-            Parcel::Visit(_) => None,
-        }
-    }
-}
-
-/// Drops what a panic or a message carried; its drop is user code too, and may panic in turn.
-pub(crate) fn discard(mut payload: Box<dyn Any + Send>) {
-    // A message whose drop panics leaves the payload of that panic, which is dropped in turn.
-    for _ in 0..DROPS_MAX {
-        match catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            Ok(()) => return,
-            Err(again) => payload = again,
-        }
-    }
-    // A payload whose drop panics with such a payload over and over is given up.
-    std::mem::forget(payload);
-}
-
-/// How many drops that panic one after the other are put up with.
-const DROPS_MAX: usize = 4;
-
-/// What a message weighs: its bytes where they are known, else the size of its type.
-fn weight<M: 'static>(message: &M) -> usize {
-    let bytes = (message as &dyn Any).downcast_ref::<Bytes>();
-    bytes.map_or(size_of::<M>(), Bytes::len)
-}
-
-impl fmt::Debug for Parcel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Parcel::Bytes(bytes) => write!(f, "Parcel({} bytes)", bytes.len()),
-            Parcel::Noticed(parcel, key) => write!(f, "{parcel:?}, notice {key}"),
-            Parcel::Other(_) | Parcel::Visit(_) => f.write_str("Parcel"),
-        }
-    }
-}
-
-/// What all handles of a connection share with its record: whether it is open and what it queues.
-///
-/// Made when the first handle is asked for; a connection without handles has none.
-pub(crate) struct Gate {
-    id: ConnId,
-    /// Of what type the handler is, as its session said when it was opened.
-    pub(super) handler: Mutex<TypeId>,
-    /// `OPEN`, `FINISHED` or `ENDED`; it only grows. Written (Release) by the reactor, and by
-    /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
-    /// dropped by the reactor.
-    state: AtomicU8,
-    /// Cost of messages sent through handles and not yet encoded. A counter and nothing more: it
-    /// orders no other memory, hence Relaxed everywhere.
-    posted: AtomicUsize,
-    /// Bytes in the connection's own send queue, as the reactor last saw it. Relaxed as above.
-    unsent: AtomicUsize,
-    max: usize,
-    post: Arc<dyn Post>,
-}
-
-const OPEN: u8 = 0;
-/// Our side has finished: nothing more is sent.
-const FINISHED: u8 = 1;
-const ENDED: u8 = 2;
-
-impl Gate {
-    pub(crate) fn new(id: ConnId, handler: TypeId, max: usize, post: Arc<dyn Post>) -> Self {
-        Gate {
-            id,
-            handler: Mutex::new(handler),
-            state: AtomicU8::new(OPEN),
-            posted: AtomicUsize::new(0),
-            unsent: AtomicUsize::new(0),
-            max,
-            post,
-        }
-    }
-
-    /// The reactor took a posted message of this cost.
-    pub(crate) fn taken(&self, cost: usize) {
-        self.posted.fetch_sub(cost, Ordering::Relaxed);
-        self.post.taken(cost);
-    }
-
-    /// The reactor tells how much the connection's send queue holds.
-    pub(crate) fn publish_unsent(&self, bytes: usize) {
-        self.unsent.store(bytes, Ordering::Relaxed);
-    }
-
-    /// The connection takes no more messages.
-    pub(crate) fn finish(&self) {
-        self.state.fetch_max(FINISHED, Ordering::Release);
-    }
-
-    /// The connection has ended.
-    pub(crate) fn shut(&self) {
-        self.state.store(ENDED, Ordering::Release);
-    }
-
-    fn queued(&self) -> usize {
-        self.posted.load(Ordering::Relaxed).saturating_add(self.unsent.load(Ordering::Relaxed))
-    }
-
-    /// Counts `cost` if that keeps the queue within its maximum; else says how much is queued.
-    fn admit(&self, cost: usize) -> Result<(), usize> {
-        let before = self.posted.fetch_add(cost, Ordering::Relaxed);
-        let queued = before.saturating_add(self.unsent.load(Ordering::Relaxed));
-        if queued.saturating_add(cost) > self.max || !self.post.admit(cost) {
-            self.posted.fetch_sub(cost, Ordering::Relaxed);
-            return Err(queued);
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("id", &self.id).field("queued", &self.queued()).finish()
-    }
-}
+use crate::words::sync::atomic::Ordering;
+use crate::words::sync::{Arc, lock};
 
 /// One connection, for any thread: small, cloned freely, and harmless when the connection is gone.
 ///
@@ -361,9 +115,9 @@ impl<M: Send + 'static> Handle<M> {
         self.put(message, cost, Parcel::pack)
     }
 
-    /// Like [`try_send`](Handle::try_send), and has [`on_flushed`](crate::Handler::on_flushed) of the
-    /// connection called with `key` once the system has taken the message and all that was sent
-    /// before it.
+    /// Like [`try_send`](Handle::try_send), and has [`on_flushed`](crate::Handler::on_flushed) of
+    /// the connection called with `key` once the system has taken the message and all that was
+    /// sent before it.
     ///
     /// # Errors
     /// As [`try_send`](Handle::try_send).
@@ -586,9 +340,26 @@ impl<M> fmt::Debug for TrySendError<M> {
 
 impl<M> StdError for TrySendError<M> {}
 
+impl<M> Context<'_, M> {
+    /// The connection for other threads, or for later; see [`Handle`] for an example.
+    ///
+    /// The first one of a connection costs an allocation, every further one a counter.
+    #[must_use]
+    pub fn handle(&mut self) -> Handle<M>
+    where
+        M: Send + 'static,
+    {
+        let (office, _) = self.office_and_id();
+        let Hand { id, gate, send_max_bytes, handler, .. } = self.hand_mut();
+        let make = || Arc::new(Gate::new(*id, *handler, *send_max_bytes, office.post()));
+        Handle::new(Arc::clone(gate.get_or_insert_with(make)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::sync::Mutex;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<Command>>);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::context::{Hand, Verdict};
-use super::handle::{Office, discard};
+use super::hand::{Hand, Verdict};
+use super::post::{Office, discard};
 use super::session::{Errand, Factory, Session};
 use crate::words::clock::Time;
 use crate::words::reason::{Cause, CloseReason};

@@ -6,8 +6,8 @@
 //! not a packet. Hence three additions.
 //!
 //! *Bursts.* A device that sends three messages at once every five minutes has gaps of 50 ms, 50 ms
-//! and 5 min, of which only the last says anything. So messages within [`BURST`] of each other are
-//! one. It is not enough to ignore short gaps: a peer that speaks ten times a second would then
+//! and 5 min, of which only the last says anything. So messages within `BURST_MICROS` of each other
+//! are one. It is not enough to ignore short gaps: a peer that speaks ten times a second would then
 //! never be known. Instead they are added up until they are a gap of that length.
 //!
 //! *The longest gap.* A device that talks for a minute every five minutes has many short gaps and a
@@ -53,8 +53,9 @@ const _: () = assert!(size_of::<KeepAlive>() <= 16);
 
 /// Messages within this time of the first are one message. Long enough for a handshake and for
 /// what is sent in parts; far shorter than any silence that is worth a timeout.
-pub(crate) const BURST: Duration = Duration::from_micros(BURST_MICROS);
 const BURST_MICROS: u64 = 1_000_000;
+#[cfg(test)]
+const BURST: Duration = Duration::from_micros(BURST_MICROS);
 
 /// From so many gaps on there is a habit. The first one alone may be the end of a handshake.
 const HABIT_GAPS: u32 = 2;
@@ -208,6 +209,7 @@ impl Overdue {
     const ONE: u128 = 1024;
 
     /// Whether the connection is silent for longer than predicted.
+    #[cfg(test)]
     pub(crate) fn is_late(self) -> bool {
         u128::from(self.0) > Self::ONE
     }

@@ -1,8 +1,8 @@
 //! Off-load: work of a handler that a thread of the pool does, and the way of its result back.
 
 use super::context::Context;
-use super::handle::{Command, Guarded, Parcel, Post};
 use super::job::Call;
+use super::post::{Command, Guarded, Parcel, Post};
 use super::visit::Visit;
 use crate::words::error::{Outcome, SpawnError};
 use crate::words::id::ConnId;

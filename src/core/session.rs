@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 use super::codec::Codec;
-use super::context::Hand;
 use super::framed::Framed;
-use super::handle::{Office, Parcel};
+use super::hand::Hand;
 use super::handler::Handler;
+use super::post::{Office, Parcel};
 use crate::words::reason::{Cause, CloseReason};
 use crate::words::sync::{Mutex, lock};
 

@@ -86,7 +86,9 @@ mod tests {
     proptest! {
         /// Against a map that has no notion of order.
         #[test]
-        fn each_fires_once_at_its_time_unless_taken_back(steps in prop::collection::vec(step(), 0..80)) {
+        fn each_fires_once_at_its_time_unless_taken_back(
+            steps in prop::collection::vec(step(), 0..80),
+        ) {
             const MAX: usize = 4;
             let mut timers = Timers::default();
             let mut oracle = BTreeMap::new();

@@ -12,7 +12,7 @@ use crate::core::dial::{ConnectCause, ConnectError, rejected};
 use crate::core::handle::Handle;
 use crate::core::job::Call;
 use crate::core::session::Factory;
-use crate::engine::desk::{Common, DialTimes};
+use crate::engine::common::{Common, DialTimes};
 use crate::engine::request::{Answer, Answered, Ticket};
 use crate::engine::spawn::Spawner;
 use crate::sys::MioKernel;

@@ -235,8 +235,8 @@ pub struct ReactorSnapshot {
     pub broadcasts: u64,
     /// Messages of groups that were dropped because a member was behind, counted for each member.
     pub lagged: u64,
-    /// Messages and closures of handles that came after their codec or handler was replaced by one of
-    /// another type, and were dropped.
+    /// Messages and closures of handles that came after their codec or handler was replaced by one
+    /// of another type, and were dropped.
     pub misdirected: u64,
     /// Closed connections that were reset because more than `lingering_max` waited for their peers.
     pub linger_resets: u64,

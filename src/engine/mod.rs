@@ -1,6 +1,8 @@
 //! Room 5, engine: reactors, the threads that turn them, and how they reach each other.
 
 #[cfg(not(loom))]
+pub(crate) mod common;
+#[cfg(not(loom))]
 pub(crate) mod counters;
 #[cfg(not(loom))]
 pub(crate) mod desk;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::core::dial::{Attempt, ConnectCause, ConnectError};
-use crate::core::handle::Gate;
+use crate::core::gate::Gate;
 use crate::core::job::Call;
 use crate::core::limits::Permit;
 use crate::core::session::Factory;

@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use super::desk::Common;
+use super::common::Common;
 use super::sched::SideDoor;
 use crate::core::job::{Call, Job, Task};
 use crate::core::offload::Spawn;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use crate::edge::connector::Dialer;
+use crate::engine::common::{Common, Ending};
 use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
-use crate::engine::desk::{Common, Ending, Order};
+use crate::engine::desk::Order;
 use crate::engine::reactor::Reactor;
 use crate::engine::sched::{Running, Stats};
 use crate::engine::spawn::Spawner;
@@ -98,8 +99,9 @@ impl Server {
     /// Comes to an end without losing anything: serves the clients that wait to be accepted,
     /// closes the listeners, asks every connection to come to an end
     /// ([`on_drain`](crate::Handler::on_drain)), one after the other over the time `spread`, each at
-    /// a moment of its own, and waits for them; closes what is left once `deadline` has passed, as [`stop`](Server::stop) does. Blocks until the last one has ended;
-    /// not to be called from a handler.
+    /// a moment of its own, and waits for them; closes what is left once `deadline` has passed, as
+    /// [`stop`](Server::stop) does. Blocks until the last one has ended; not to be called from a
+    /// handler.
     ///
     /// ```
     /// use std::io::{Read, Write};

@@ -2,7 +2,7 @@
 
 use super::halves::{RecvHalf, SendHalf};
 use super::{Connection, Rules};
-use crate::core::context::Verdict;
+use crate::core::hand::Verdict;
 use crate::core::session::{Inbox, Session};
 use crate::words::clock::Time;
 use crate::words::reason::{Cause, ClosePhase, CloseReason};

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::Connection;
-use crate::core::context::Hand;
+use crate::core::hand::Hand;
 use crate::parts::buf::Outbox;
 use crate::words::clock::Time;
 use crate::words::reason::Cause;

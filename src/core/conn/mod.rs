@@ -16,6 +16,7 @@ mod groups;
 mod halves;
 mod held;
 mod idleness;
+mod inbox;
 mod memory;
 #[cfg(any(test, feature = "testing"))]
 mod look;
@@ -35,8 +36,8 @@ use self::memory::Ration;
 pub(crate) use self::memory::{Account, Change, Holding};
 pub(crate) use self::rules::Rules;
 pub(crate) use self::times::Lapse;
-use super::context::{Hand, Verdict};
-use super::handle::{Gate, Parcel};
+use super::gate::Gate;
+use super::hand::{Hand, Verdict};
 use super::keepalive::{KeepAlive, Prior};
 use super::lane::Lane;
 use super::marks::Marks;
@@ -491,39 +492,6 @@ impl Connection {
         }
     }
 
-    /// Messages of a job want a notice when they are written; some may be already.
-    fn take_marks(&mut self, hand: &mut Hand) {
-        let gone = hand.said_bytes - hand.outbox.len_bytes();
-        let queued = self.queued_bytes();
-        let marks = self.marks.get_or_insert_default();
-        for (end, key) in hand.marks.drain(..) {
-            let early = cfg!(switchboard_sim_mutant = "notice_early");
-            let gone = if early { end } else { gone };
-            marks.set(queued + end.saturating_sub(gone), key);
-        }
-        self.tell_flushed();
-    }
-
-    /// Notices that the job did not tell come before those that are due since.
-    fn take_flushed_back(&mut self, hand: &mut Hand) {
-        let mut flushed = std::mem::take(&mut hand.flushed_left);
-        if !self.flags.dead {
-            let inbox = self.inbox_mut();
-            flushed.append(&mut inbox.flushed);
-            inbox.flushed = flushed;
-        }
-    }
-
-    fn tell_flushed(&mut self) {
-        let Some(marks) = &mut self.marks else { return };
-        while let Some(key) = marks.pop_passed() {
-            self.inbox.get_or_insert_default().flushed.push_back(key);
-        }
-        if marks.is_empty() {
-            self.marks = None;
-        }
-    }
-
     /// The output that waits.
     #[inline]
     pub(crate) fn outbox_mut(&mut self) -> Option<&mut Outbox> {
@@ -568,44 +536,6 @@ impl Connection {
         if let Some(outbox) = &mut self.outbox {
             outbox.compact();
         }
-    }
-
-    /// Another thread sent a message; false if the connection takes no more.
-    pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
-        if self.flags.dead || self.send != SendHalf::Open {
-            self.count_taken(cost);
-            return false;
-        }
-        let inbox = self.inbox_mut();
-        inbox.parcels.push_back(parcel);
-        inbox.posted_bytes += cost;
-        true
-    }
-
-    /// An off-loaded job is over; `None` if it panicked.
-    pub(crate) fn handle_back(&mut self, result: Option<Parcel>) {
-        self.offloads -= 1;
-        match result {
-            Some(result) => {
-                self.handle_parcel(result, 0);
-            }
-            None => self.abort(Cause::HandlerPanicked),
-        }
-    }
-
-    /// The server drains: the session is to be asked to come to an end, after the input that has
-    /// arrived already; whether there is some, a read shall tell. False if it is closing anyway.
-    pub(crate) fn handle_drain(&mut self, now: Time) -> bool {
-        let goes_on = !self.flags.dead && !self.flags.discarding;
-        if goes_on {
-            self.flags.drain_due = true;
-            self.handle_readable(false, now);
-        }
-        goes_on
-    }
-
-    fn inbox_mut(&mut self) -> &mut Inbox {
-        self.inbox.get_or_insert_default()
     }
 
     /// Whether a write stall or the linger is on.

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::*;
-use crate::core::handle::{Command, Handle, Post};
+use crate::core::handle::Handle;
+use crate::core::post::{Command, Post};
 use crate::core::shaping::Leave;
 use crate::words::config::Limits;
 use crate::words::pressure::Pressure;
@@ -32,7 +33,7 @@ impl Session for Dummy {
         _: &mut Errand,
         _: &mut BytesMut,
         _: &mut Hand,
-        _: &dyn crate::core::handle::Office,
+        _: &dyn crate::core::post::Office,
     ) -> Result<(), Cause> {
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::halves::{RecvHalf, SendHalf};
 use super::{Connection, Rules};
-use crate::core::context::Hand;
+use crate::core::hand::Hand;
 use crate::core::keepalive::{self, Overdue, Prior, Rearm};
 use crate::words::clock::Time;
 use crate::words::config::{Adaptive, Idle, Timeouts};

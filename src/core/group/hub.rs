@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::handle::{Command, Post};
+use super::super::post::{Command, Post};
 use crate::parts::pending::{Policy, SHOT_OVERHEAD_BYTES, Shot};
 use crate::parts::roll::Roll;
 use crate::words::sync::Arc;

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::core::codec::{LengthPrefixed, Raw};
-use crate::core::context::{Context, SendError};
-use crate::core::handle::{Command, Handle, Post};
+use crate::core::context::Context;
+use crate::core::handle::Handle;
 use crate::core::handler::Handler;
+use crate::core::post::{Command, Post};
+use crate::core::refusal::SendError;
 use crate::core::session::Maker;
 use crate::parts::buf::Outbox;
 use crate::words::config::Timeouts;
@@ -283,7 +285,7 @@ fn a_message_that_nobody_wants_may_panic_when_dropped() {
     }
     let mail = Arc::new(Mail::default());
     let post = Arc::clone(&mail) as Arc<dyn Post>;
-    let gate = crate::core::handle::Gate::new(
+    let gate = crate::core::gate::Gate::new(
         crate::words::id::ConnId::new(0, 0, 0),
         std::any::TypeId::of::<()>(),
         1000,

@@ -6,7 +6,7 @@ use super::drain::Farewells;
 use super::stream::May;
 use super::{Course, Phase, Reactor};
 use crate::core::conn::{Connection, Rules};
-use crate::core::handle::{Command, Post};
+use crate::core::post::{Command, Post};
 use crate::engine::desk::{Letter, Order};
 use crate::sys::Kernel;
 use crate::words::clock::Time;

@@ -32,8 +32,9 @@ use self::ring::Ring;
 
 use self::drain::Farewells;
 use self::stream::{Io, May};
+use super::common::Common;
 use super::counters::{Counters, ReactorSnapshot};
-use super::desk::{Common, Desk, Letter};
+use super::desk::{Desk, Letter};
 use super::sched::{Leased, Port, Step};
 use crate::core::conn::{Connection, Lapse};
 use crate::core::job::{Done, Job, Kind};

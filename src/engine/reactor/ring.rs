@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Reactor;
 use crate::core::job::Call;
 use crate::core::limits::{Admission, Alarm, AlarmKind, Told};
-use crate::engine::desk::{Bell, Common};
+use crate::engine::common::{Bell, Common};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::sync::Arc;

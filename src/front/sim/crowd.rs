@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::net::Net;
 use super::plan::Plan;
 use crate::core::limits::{Admission, AlarmKind, Held, Via};
-use crate::engine::desk::TellAlarm;
+use crate::engine::common::TellAlarm;
 use crate::words::clock::Time;
 use crate::words::config::{Rate, WhenFull};
 use crate::words::sync::lock;

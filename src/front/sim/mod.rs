@@ -24,7 +24,9 @@ mod plan;
 mod random;
 mod route;
 mod rates;
+mod sum;
 mod trace;
+mod wire;
 mod visit;
 mod world;
 

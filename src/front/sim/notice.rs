@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::app::Talker;
 use super::net::Net;
-use crate::core::context::{Context, SendError};
+use crate::core::context::Context;
+use crate::core::refusal::SendError;
 use crate::words::sync::lock;
 
 /// The notices of one connection.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::random::{Odds, Random};
 use super::rates::Bounds;
 use super::route::{Fate, Route};
-use crate::engine::desk::DialTimes;
+use crate::engine::common::DialTimes;
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
 use crate::words::config::{Evict, Idle, Limits, Listening, Placement, Rate, Timeouts, WhenFull};

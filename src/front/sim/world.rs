@@ -14,21 +14,22 @@ use super::kernel::{SimKernel, SimListener, SimWake, id_of};
 use super::net::Net;
 use super::plan::{Ending, Faults, Plan, policy};
 use super::random::Random;
+use super::sum::sum_up;
 use super::trace::Note;
 use super::{Failure, Summary};
-use crate::core::handle::{Command, Post};
-use crate::core::job::Job;
+use crate::core::post::{Command, Post};
 use crate::core::session::{Factory, Maker};
-use crate::engine::desk::{Common, Desk, Letter, Order};
+use crate::engine::common::Common;
+use crate::engine::desk::{Desk, Letter, Order};
 use crate::engine::reactor::{Door, Reactor};
-use crate::engine::sched::{Driver, SideDoor, Stage, Stats, Where, prepare};
+use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
 use crate::engine::spawn::{Spawner, spawner_of};
 use crate::words::clock::Time;
 use crate::words::config::{Evict, Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
-type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
+pub(super) type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
 /// A server without threads, its figures, what makes its sessions, and the way to its pool.
 type Built<const DRAINS: bool> =
     (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<dyn Factory>, Arc<Spawner<Kernel<DRAINS>>>);
@@ -576,77 +577,4 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         let phase = self.phase;
         format!("{phase:?}: nothing moves, but clients {waiting:?} wait; {:?}", self.driver)
     }
-}
-
-/// Nobody was turned away but for a limit that there is.
-fn check_turned_away<const DRAINS: bool>(
-    reactors: &[Reactor<Kernel<DRAINS>>],
-    plan: &Plan,
-) -> Result<(), String> {
-    let mut turned_away = [0; 3];
-    for reactor in reactors {
-        let counters = reactor.counters();
-        let here = [counters.rejected_full, counters.rejected_rate, counters.rejected_client];
-        turned_away.iter_mut().zip(here).for_each(|(sum, here)| *sum += here);
-    }
-    let fair = turned_away.iter().zip(plan.turns_away()).all(|(&count, may)| count == 0 || may);
-    if fair { Ok(()) } else { Err(format!("turned away for nothing: {turned_away:?}")) }
-}
-
-/// What must be true when all is over, and what there was.
-fn sum_up<const DRAINS: bool>(
-    (stage, plan): (&Stage<Reactor<Kernel<DRAINS>>>, &Plan),
-    common: &Common<Kernel<DRAINS>>,
-    net: &Mutex<Net>,
-    stats: &Stats,
-    mut summary: Summary,
-) -> Result<Summary, String> {
-    let reactors = stage.take_retired();
-    for reactor in &reactors {
-        let snapshot = reactor.snapshot();
-        let closed = reactor.counters().closed.iter().sum::<u64>();
-        let left = (snapshot.connections, snapshot.buffers_leased, snapshot.timers);
-        if left != (0, 0, 0) || snapshot.held_bytes > 0 {
-            return Err(format!("(connections, buffers, timers) are left: {left:?}"));
-        }
-        if snapshot.opened != closed {
-            return Err(format!("{} connections opened, {closed} closed", snapshot.opened));
-        }
-        summary.connections += closed;
-        summary.jobs += snapshot.jobs;
-        summary.received_bytes += snapshot.received_bytes;
-        summary.panics += snapshot.panics;
-        summary.dialed += snapshot.dialed;
-        summary.dial_failures += snapshot.dial_failures;
-        summary.delays += snapshot.read_delays + snapshot.send_delays;
-        summary.throttles += snapshot.memory.pauses;
-        summary.memory_pauses += snapshot.memory_pauses;
-        let evicted = snapshot.closed.iter().filter(|&&(label, _)| label == "out_of_memory");
-        summary.evictions += evicted.map(|&(_, count)| count).sum::<u64>();
-        let memory = &snapshot.memory;
-        reactor.audit()?;
-        if [memory.partial_frames, memory.output, memory.mailboxes] != [0; 3] {
-            return Err(format!("memory is left of connections that are gone: {memory:?}"));
-        }
-    }
-    let unserved = stage.unserved_count();
-    let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();
-    let out = (common.admission.count(), unserved, placed);
-    if out != (0, 0, 0) {
-        return Err(format!("(permits, jobs, placements) are left: {out:?}"));
-    }
-    let held = lock(net).held.clone();
-    if !held.is_empty() {
-        return Err(format!("sockets {held:?} were never closed"));
-    }
-    check_turned_away(&reactors, plan)?;
-    let stats = stats.snapshot();
-    let net = lock(net);
-    Ok(Summary {
-        take_overs: stats.take_overs,
-        steals: stats.steals,
-        offloads: stats.offloads,
-        digest: net.trace.digest(),
-        ..summary
-    })
 }

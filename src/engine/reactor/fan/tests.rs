@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::core::group::Hub;
-use crate::core::handle::{Command, Post};
+use crate::core::post::{Command, Post};
 use crate::parts::pending::Policy;
 use bytes::Bytes;
 use proptest::prelude::*;

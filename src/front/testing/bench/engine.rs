@@ -7,10 +7,11 @@ use bytes::BytesMut;
 
 use super::wire::Wire;
 use crate::core::conn::{Connection, Next, Rules};
+use crate::core::gate::Gate;
 use crate::core::group::Seat;
-use crate::core::handle::{Command, Gate, Office, Post};
 use crate::core::job::{Call, Done, Input, Job, Kind, Task};
 use crate::core::keepalive::Prior;
+use crate::core::post::{Command, Office, Post};
 use crate::core::session::{Errand, Factory};
 use crate::words::clock::Time;
 use crate::words::config::{Limits, Timeouts};

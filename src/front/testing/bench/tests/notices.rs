@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::Bench;
 use super::parts::{Part, acting, told};
 use crate::core::codec::{LengthPrefixed, Raw};
-use crate::core::context::{Context, SendError};
+use crate::core::context::Context;
+use crate::core::refusal::SendError;
 use crate::words::config::{Limits, Overflow};
 
 /// Sends what it gets, each with a notice: its number is the first byte.

@@ -4,7 +4,8 @@ use super::super::Bench;
 use super::parts::{Part, Thorn, acting, told};
 use crate::core::codec::{LengthPrefixed, Raw};
 use crate::core::context::Context;
-use crate::core::handle::{MESSAGE_OVERHEAD_BYTES, TrySendError};
+use crate::core::handle::TrySendError;
+use crate::core::post::MESSAGE_OVERHEAD_BYTES;
 use crate::words::error::Outcome;
 use crate::words::sync::Arc;
 
