@@ -4,7 +4,8 @@
 #   .ci/sim-mutants.sh [bug ...]     SIM_SEEDS: how many seeds it may take, 1000 by default
 set -eu
 cd "$(dirname "$0")/.."
-bugs="busy_evicted
+bugs="accounting_off_by_header
+busy_evicted
 cancelled_fires
 client_kept
 closed_twice
@@ -15,6 +16,40 @@ door_unheeded
 exhausted_forgotten
 farewell_unheeded
 generation_ignored
+grade_stuck
+input_unlooked
+later_forgotten
+linger_skipped
+mailbox_sleep_untold
+output_overtakes
+overtaken_dropped
+pause_unheeded
+permit_kept
+place_kept
+place_untold
+rate_unwatched
+release_untold
+requests_forgotten
+requeue_forgotten
+room_forgotten
+seen_unnoted
+short_read_drains
+slot_overslept
+sooner_unsaid
+timer_early
+trial_permit_kept
+unserved_forgotten
+urgent_ignored"accounting_off_by_header
+cancelled_fires
+closed_twice
+deadline_of_turn
+debt_forgiven
+dial_never_late
+door_unheeded
+exhausted_forgotten
+farewell_unheeded
+generation_ignored
+grade_stuck
 input_unlooked
 later_forgotten
 linger_skipped

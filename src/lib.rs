@@ -135,8 +135,8 @@ pub mod close {
 #[cfg(not(loom))]
 pub mod config {
     pub use crate::words::config::{
-        Admission, Idle, ListenerAdmission, Listening, Overflow, Placement, Rate, Scheduling,
-        Shaper, Timeouts, WhenFull,
+        Admission, Evict, Idle, ListenerAdmission, Listening, Overflow, Placement, Rate,
+        Scheduling, Shaper, Timeouts, WhenFull,
     };
 }
 
@@ -144,7 +144,7 @@ pub mod config {
 #[cfg(not(loom))]
 pub mod control {
     pub use crate::core::limits::{Alarm, AlarmKind};
-    pub use crate::engine::counters::ReactorSnapshot;
+    pub use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
     pub use crate::front::server::{Control, Report, Snapshot};
     pub use crate::words::error::SpawnError;
 }

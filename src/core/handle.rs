@@ -41,6 +41,17 @@ pub(crate) enum Command {
 pub(crate) trait Post: Send + Sync {
     /// Takes the command and wakes the reactor if it sleeps.
     fn command(&self, command: Command);
+
+    /// Counts a message that is about to be posted; false if there is no memory for it.
+    fn admit(&self, cost: usize) -> bool {
+        let _ = cost;
+        true
+    }
+
+    /// The reactor took, or dropped, messages of this cost.
+    fn taken(&self, cost: usize) {
+        let _ = cost;
+    }
 }
 
 /// What user code may ask of its surroundings: the mailbox for a first handle, the time, settings.
@@ -194,6 +205,7 @@ impl Gate {
     /// The reactor took a posted message of this cost.
     pub(crate) fn taken(&self, cost: usize) {
         self.posted.fetch_sub(cost, Ordering::Relaxed);
+        self.post.taken(cost);
     }
 
     /// The reactor tells how much the connection's send queue holds.
@@ -219,7 +231,7 @@ impl Gate {
     fn admit(&self, cost: usize) -> Result<(), usize> {
         let before = self.posted.fetch_add(cost, Ordering::Relaxed);
         let queued = before.saturating_add(self.unsent.load(Ordering::Relaxed));
-        if queued.saturating_add(cost) > self.max {
+        if queued.saturating_add(cost) > self.max || !self.post.admit(cost) {
             self.posted.fetch_sub(cost, Ordering::Relaxed);
             return Err(queued);
         }
@@ -316,8 +328,9 @@ impl<M: Send + 'static> Handle<M> {
     /// `Ok` means queued: it will be handed to the system unless the connection ends before.
     ///
     /// # Errors
-    /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, [`TrySendError::Gone`]
-    /// if the connection has ended, or our side of it has. Both give the message back.
+    /// [`TrySendError::Full`] if the queue would exceed `send_max_bytes`, or the server is out of
+    /// memory ([`memory_max`](crate::Limits::memory_max)); [`TrySendError::Gone`] if the connection
+    /// has ended, or our side of it has. Both give the message back.
     pub fn try_send(&self, message: impl Into<M>) -> Result<(), TrySendError<M>> {
         let message = message.into();
         let cost = weight(&message);

@@ -41,6 +41,11 @@ impl Timers {
         (self.next_due() <= now && !self.pending.is_empty()).then(|| self.pending.remove(0).1)
     }
 
+    /// The memory that they take, room for more included.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.pending.capacity() * size_of::<(Time, u64)>()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }

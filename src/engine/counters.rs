@@ -1,5 +1,6 @@
 //! What a reactor counts, and the copies of it that an operator sees.
 
+use crate::core::limits::Grade;
 use crate::words::reason::Cause;
 
 /// What one reactor has counted since it was made. Plain numbers: only its holder touches them.
@@ -35,6 +36,11 @@ pub(crate) struct Counters {
     pub(crate) misdirected: u64,
     pub(crate) linger_resets: u64,
     pub(crate) asked: u64,
+    pub(crate) memory_pauses: u64,
+    /// Times that each grade of memory but the lowest was reached.
+    pub(crate) grades: [u64; Grade::LABELS.len()],
+    /// Times that a connection was not read for what it held.
+    pub(crate) throttled: u64,
 }
 
 /// What had to wait for its turn because rates are bounded.
@@ -42,6 +48,98 @@ pub(crate) struct Counters {
 pub(crate) struct Delayed {
     pub(crate) times: u64,
     pub(crate) bytes: u64,
+}
+
+/// What connections use of memory, in bytes: those of one reactor, or of a whole server. What
+/// handlers keep for themselves, and what the system holds for sockets, is not in it.
+///
+/// What memory is short does is told by [`Limits::memory_max`](crate::Limits::memory_max).
+///
+/// ```
+/// use switchboard::{Error, Raw, Server, handler_fn};
+///
+/// let server = Server::builder()
+///     .limits(|limits| limits.memory_max = 64 << 20)
+///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+///     .start()?;
+/// let memory = server.snapshot().memory;
+/// assert_eq!((memory.max, memory.grade, memory.output), (64 << 20, 0, 0));
+/// assert!(memory.total < memory.max);
+/// # server.stop();
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct MemorySnapshot {
+    /// The tables of connections, free slots included.
+    pub records: usize,
+    /// Read buffers: those that are lent, each as `read_chunk_bytes`, and those that are kept.
+    pub buffers: usize,
+    /// Input that is not a whole frame yet, to the capacity of what it stands in.
+    pub partial_frames: usize,
+    /// Output that the system has not taken yet: what was copied to the capacity of the copies,
+    /// what is shared with others (a large message, sent as [`Bytes`](bytes::Bytes)) to its length.
+    /// A part of a larger buffer keeps all of that alive; parts of up to 16 KiB are copied.
+    pub output: usize,
+    /// Messages sent through handles that are not encoded yet, each with 64 bytes more.
+    pub mailboxes: usize,
+    /// Deadlines of connections and timers of their protocols, room for more included.
+    pub timers: usize,
+    /// All of these.
+    pub total: usize,
+    /// What the server may use: `memory_max`.
+    pub max: usize,
+    /// How much is given up to stay within that: 0 nothing, 1 idle buffers, 2 patience with silent
+    /// peers, 3 the speed of those that hold the most, 4 newcomers, 5 those that hold the most. Of
+    /// several reactors the highest.
+    pub grade: usize,
+    /// Times that each grade was reached, by its label: `trim`, `hurry`, `pause`, `refuse`,
+    /// `evict`; those never reached are left out. Each reactor counts for itself.
+    pub reached: Vec<(&'static str, u64)>,
+    /// Connections that are not read at the moment because they hold so much.
+    pub throttled: usize,
+    /// Times that a connection was not read for that reason.
+    pub pauses: u64,
+}
+
+impl MemorySnapshot {
+    /// What the kinds are in all.
+    pub(crate) fn sum(&self) -> usize {
+        self.records
+            + self.buffers
+            + self.partial_frames
+            + self.output
+            + self.mailboxes
+            + self.timers
+    }
+
+    /// Adds what another reactor uses.
+    pub(crate) fn add(&mut self, other: &MemorySnapshot) {
+        self.records += other.records;
+        self.buffers += other.buffers;
+        self.partial_frames += other.partial_frames;
+        self.output += other.output;
+        self.mailboxes += other.mailboxes;
+        self.timers += other.timers;
+        self.total += other.total;
+        self.max = self.max.max(other.max);
+        self.grade = self.grade.max(other.grade);
+        for &(label, count) in &other.reached {
+            match self.reached.iter_mut().find(|(name, _)| *name == label) {
+                Some((_, sum)) => *sum += count,
+                None => self.reached.push((label, count)),
+            }
+        }
+        self.throttled += other.throttled;
+        self.pauses += other.pauses;
+    }
+
+    /// Times that the grade with this label was reached.
+    #[must_use]
+    pub fn reached(&self, label: &str) -> u64 {
+        let matching = self.reached.iter().filter(|&&(name, _)| name == label);
+        matching.map(|&(_, count)| count).sum()
+    }
 }
 
 /// One reactor at one moment. What is counted is counted since the start and never goes back.
@@ -137,6 +235,10 @@ pub struct ReactorSnapshot {
     pub linger_resets: u64,
     /// Connections that were asked to come to an end by a drain.
     pub asked: u64,
+    /// Times that accepting paused because connections used too much memory.
+    pub memory_pauses: u64,
+    /// What its connections use of memory.
+    pub memory: MemorySnapshot,
     /// Read buffers that jobs have at the moment.
     pub buffers_leased: usize,
     /// Read buffers that the pool keeps, at most `pool_retained_max`.

@@ -14,7 +14,7 @@ use crate::core::dial::ConnectCause;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::{Call, Done};
 use crate::core::limits::{
-    Admission, Alarm, Alarms, Clients, Full, Permit, Prefixes, Via, Waiters,
+    Admission, Alarm, Alarms, Clients, Full, Grade, Permit, Prefixes, Via, Waiters,
 };
 use crate::core::offload::Spawn;
 use crate::core::session::Factory;
@@ -23,7 +23,8 @@ use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::config::{self, Limits, Listening, Placement, Shaper, Timeouts};
 use crate::words::error::{Error, SpawnError};
-use crate::words::sync::atomic::{AtomicUsize, Ordering};
+use crate::words::pressure::Pressure;
+use crate::words::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use crate::words::sync::{Arc, Condvar, Mutex, lock, wait};
 
 /// What a reactor finds in its mailbox.
@@ -36,6 +37,8 @@ pub(crate) enum Letter<K: Kernel> {
     Adopt(Newcomer<K>),
     /// Something that a door may wait for is free again: try to accept.
     Retry(Freed),
+    /// Memory or room for connections has become shorter: look how short.
+    Look,
     /// Something for the whole server.
     Order(Order),
     /// Requests lie at the desk.
@@ -83,6 +86,17 @@ pub(crate) struct Desk<K: Kernel> {
     /// What is asked of the reactor and was not taken yet; `None` once it takes no more. Not in the
     /// mailbox, which a reactor that has ended never reads again.
     requests: Mutex<Option<Vec<Request>>>,
+    /// What the connections of this reactor use of memory, as it last told. SeqCst, with `heeded`:
+    /// who has risen tells what is used and then looks what others heed; who has fallen tells what
+    /// it heeds and then looks what others use. One of the two sees the other.
+    used: AtomicUsize,
+    /// What other threads have sent to connections of this reactor and no job has taken yet. A
+    /// number that guards no other memory, like the next: Relaxed everywhere.
+    posted: AtomicUsize,
+    /// No memory is left for such messages.
+    full: AtomicBool,
+    /// The grade and the pressure that this reactor acts upon, four bits each. SeqCst, as `used`.
+    heeded: AtomicU8,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
     /// Who takes free jobs; gone when the server is.
@@ -99,6 +113,10 @@ impl<K: Kernel> Desk<K> {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
             requests: Mutex::new(Some(Vec::new())),
+            used: AtomicUsize::new(0),
+            posted: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            heeded: AtomicU8::new(0),
             clock: Box::new(clock),
             listening,
             spawner: OnceLock::new(),
@@ -152,6 +170,26 @@ impl<K: Kernel> Desk<K> {
         self.load.load(Ordering::Relaxed)
     }
 
+    /// What its connections use of memory, as its reactor last told.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    /// The reactor tells what its connections use.
+    pub(crate) fn publish_used(&self, bytes: usize) {
+        self.used.store(bytes, Ordering::SeqCst);
+    }
+
+    /// The messages on their way to its connections, in bytes.
+    pub(crate) fn posted(&self) -> usize {
+        self.posted.load(Ordering::Relaxed)
+    }
+
+    /// Whether such messages are refused.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
     /// A connection is placed here.
     pub(crate) fn place(&self) {
         self.load.fetch_add(1, Ordering::Relaxed);
@@ -166,6 +204,18 @@ impl<K: Kernel> Desk<K> {
 impl<K: Kernel> Post for Desk<K> {
     fn command(&self, command: Command) {
         self.mailbox.post(Letter::Command(command));
+    }
+
+    fn admit(&self, cost: usize) -> bool {
+        let full = self.full.load(Ordering::Relaxed);
+        if !full {
+            self.posted.fetch_add(cost, Ordering::Relaxed);
+        }
+        !full
+    }
+
+    fn taken(&self, cost: usize) {
+        self.posted.fetch_sub(cost, Ordering::Relaxed);
     }
 }
 
@@ -467,6 +517,21 @@ impl<K: Kernel> Common<K> {
                     desk.unplace();
                 }
                 let _panicked = self.refuse(request).is_some_and(Call::run);
+            }
+        }
+    }
+
+    /// Reactor `index` acts upon this grade of memory and this pressure: those that have not come
+    /// so far are to look.
+    pub(crate) fn tell_pressure(&self, index: usize, grade: Grade, pressure: Pressure) {
+        let level = pressure.level().to_le_bytes()[0];
+        let desks = self.desks();
+        desks[index].heeded.store(grade.number() << 4 | level, Ordering::SeqCst);
+        for (other, desk) in desks.iter().enumerate() {
+            let heeded = desk.heeded.load(Ordering::SeqCst);
+            let behind = heeded >> 4 < grade.number() || heeded & 0xF < level;
+            if other != index && behind {
+                desk.mailbox.post(Letter::Look);
             }
         }
     }

@@ -17,7 +17,8 @@ use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{self, Mode, Port, SchedConfig};
 use crate::engine::spawn::{Spawner, spawner_of};
 use crate::sys::{
-    Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit, raise_descriptor_limit,
+    Listener, MioKernel, REUSE_PORT_BALANCES, descriptor_limit, memory_total,
+    raise_descriptor_limit,
 };
 use crate::words::clock::Clock;
 use crate::words::config::{Limits, Listening, Placement, Scheduling, Threads};
@@ -52,7 +53,10 @@ impl Builder {
         let cores = available_parallelism().map_or(1, usize::from);
         Builder {
             plans: Vec::new(),
-            limits: Limits::for_descriptors(descriptor_limit()),
+            limits: Limits {
+                memory_max: Limits::memory_for(memory_total()),
+                ..Limits::for_descriptors(descriptor_limit())
+            },
             threads: Threads {
                 reactors: cores.min(64),
                 workers: 2,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::builder::Builder;
 use crate::edge::connector::Dialer;
-use crate::engine::counters::ReactorSnapshot;
+use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
 use crate::engine::desk::{Common, Ending, Order};
 use crate::engine::reactor::Reactor;
 use crate::engine::sched::{Running, Stats};
@@ -318,10 +318,13 @@ impl Control {
         let mut reactors: Vec<_> =
             (0..count).map_while(|_| receiver.recv_timeout(SNAPSHOT_PATIENCE).ok()).collect();
         reactors.sort_by_key(|reactor| reactor.reactor);
+        let mut memory = MemorySnapshot::default();
+        reactors.iter().for_each(|reactor| memory.add(&reactor.memory));
         let stats = self.stats.snapshot();
         let jobs = self.dialer.spawner().counts();
         Snapshot {
             reactors,
+            memory,
             admitted: self.common.admission.count(),
             threads: stats.threads,
             take_overs: stats.take_overs,
@@ -371,6 +374,8 @@ pub struct Snapshot {
     /// Each reactor, in the order of their numbers; those that have ended, or do not answer within
     /// two seconds, are missing.
     pub reactors: Vec<ReactorSnapshot>,
+    /// What the connections of all these reactors use of memory, against what they may.
+    pub memory: MemorySnapshot,
     /// Connections that count against `connections_max`.
     pub admitted: usize,
     /// Threads that run, the sentinel not counted.

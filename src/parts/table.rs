@@ -116,6 +116,11 @@ impl<T> Table<T> {
         self.slots.is_empty()
     }
 
+    /// A lookup has met no record.
+    pub(crate) fn note_stale(&self) {
+        self.count_stale(true);
+    }
+
     /// How many lookups met no record, or a later one than they named.
     pub(crate) fn stale_count(&self) -> u64 {
         self.stale.get()
@@ -161,6 +166,18 @@ impl<T> Table<T> {
         self.slots.iter_mut().map(move |(slot, held)| {
             (ConnId::new(reactor, slot, held.generation), &mut held.record)
         })
+    }
+
+    /// The slots that have or had a record end before this one.
+    pub(crate) fn slots_end(&self) -> usize {
+        self.vacant_from
+    }
+
+    /// The record in a slot, with its id: for walks over the table that pause in between.
+    pub(crate) fn at_slot(&mut self, slot: usize) -> Option<(ConnId, &mut T)> {
+        let reactor = self.reactor;
+        let held = self.slots.get_mut(slot)?;
+        Some((ConnId::new(reactor, slot, held.generation), &mut held.record))
     }
 
     /// The memory of all slots, used and free.

@@ -144,7 +144,6 @@ impl Wheel {
     }
 
     /// The memory it keeps beyond its own size.
-    #[cfg(test)]
     pub(crate) fn retained_bytes(&self) -> usize {
         // Laid out like the slab's own: an entry or the number of the next free one.
         self.entries.capacity() * size_of::<Result<Entry, usize>>()

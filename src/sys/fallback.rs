@@ -63,6 +63,11 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None
 }
 
+/// Unknown.
+pub(crate) fn memory_total() -> Option<u64> {
+    None
+}
+
 /// Nothing here: it cannot be made.
 #[derive(Debug)]
 pub(crate) struct Termination(Infallible);
@@ -120,6 +125,7 @@ mod tests {
         ];
         assert!(errors.iter().all(|error| error.kind() == io::ErrorKind::Unsupported));
         assert_eq!((descriptor_limit(), raise_descriptor_limit()), (None, None));
+        assert_eq!(memory_total(), None);
         set_keepalive(&socket, &Keepalive::default()).unwrap();
         assert!(socket.keepalive().unwrap());
     }

@@ -13,6 +13,7 @@
 //!   `set_keepalive`, `set_no_sigpipe`: options of sockets;
 //! - `tcp_queue`: how many connections wait at a listener;
 //! - `descriptor_limit`, `raise_descriptor_limit`: how many descriptors the process may have;
+//! - `memory_total`: how much memory the machine has;
 //! - `Termination`, `Interrupter`: waiting for the request to end.
 
 mod accept;
@@ -39,7 +40,7 @@ use windows as backend;
 pub(crate) use accept::accept_codes;
 pub(crate) use accept::{AcceptFault, classify_accept};
 pub(crate) use backend::{
-    REUSE_PORT_BALANCES, Termination, descriptor_limit, raise_descriptor_limit,
+    REUSE_PORT_BALANCES, Termination, descriptor_limit, memory_total, raise_descriptor_limit,
 };
 pub(crate) use kernel::{Event, Kernel};
 pub(crate) use listen::{ListenOptions, Listener, StreamOptions};

@@ -179,6 +179,15 @@ pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     descriptor_limit()
 }
 
+/// How much memory the machine has, in bytes. A container may be given less.
+pub(crate) fn memory_total() -> Option<u64> {
+    // SAFETY: both calls take a number and answer with one; an unknown name answers -1.
+    let (pages, size) =
+        unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let pages = u64::try_from(pages).ok().filter(|&pages| pages > 0)?;
+    pages.checked_mul(u64::try_from(size).ok()?)
+}
+
 fn limits() -> io::Result<libc::rlimit> {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a live local.
@@ -212,6 +221,11 @@ fn check(result: c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_machine_has_some_memory() {
+        assert!(memory_total().is_some_and(|bytes| bytes > 1 << 20));
+    }
 
     #[test]
     fn the_descriptor_limit_goes_up_to_the_hard_one() {

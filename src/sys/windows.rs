@@ -84,6 +84,11 @@ pub(crate) fn descriptor_limit() -> Option<u64> {
     None
 }
 
+/// Not asked for.
+pub(crate) fn memory_total() -> Option<u64> {
+    None
+}
+
 /// See [`descriptor_limit`].
 pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     None

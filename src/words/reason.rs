@@ -82,6 +82,9 @@ pub enum Cause {
     Evicted,
     /// The [filter](crate::config::Listening::filter) of its listener did not let it in.
     Refused,
+    /// The connections of the server used as much memory as they may, `memory_max`, and this one
+    /// held a great part of it.
+    OutOfMemory,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
@@ -168,7 +171,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 18] = [
+    pub(crate) const LABELS: [&'static str; 19] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -187,6 +190,7 @@ impl Cause {
         "server_stopped",
         "drained",
         "io",
+        "out_of_memory",
     ];
 
     /// The cause's place in [`Cause::LABELS`].
@@ -210,6 +214,7 @@ impl Cause {
             Cause::ServerStopped => 15,
             Cause::Drained => 16,
             Cause::Io(..) => 17,
+            Cause::OutOfMemory => 18,
         }
     }
 
@@ -235,7 +240,8 @@ impl Cause {
             | Cause::IdleTimeout
             | Cause::WriteStalled
             | Cause::Overflow
-            | Cause::Evicted => Blame::Limit,
+            | Cause::Evicted
+            | Cause::OutOfMemory => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -282,6 +288,7 @@ impl fmt::Display for Cause {
             Cause::Overflow => write!(f, "too much output was queued"),
             Cause::Evicted => write!(f, "idle, it made room for another"),
             Cause::Refused => write!(f, "the filter did not let it in"),
+            Cause::OutOfMemory => write!(f, "too much memory was used"),
             Cause::ServerStopped => write!(f, "the server was stopped"),
             Cause::Drained => write!(f, "the server drained"),
             Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),

@@ -40,9 +40,7 @@ impl Connection {
     /// What other threads sent in the meantime would come after the last word: it is dropped.
     fn forget_parcels(&mut self) {
         let Some(mut inbox) = self.inbox.take() else { return };
-        if let Some(gate) = &self.gate {
-            gate.taken(inbox.posted_bytes);
-        }
+        self.count_taken(inbox.posted_bytes);
         if !inbox.flushed.is_empty() {
             *inbox = Inbox { flushed: std::mem::take(&mut inbox.flushed), ..Inbox::default() };
             self.inbox = Some(inbox);
@@ -53,10 +51,12 @@ impl Connection {
     pub(crate) fn handle_close(&mut self, now: Time, rules: Rules<'_>) {
         let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
         self.close(Cause::Closed, now, rules);
-        if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
-            inbox.drained = false;
-            self.inbox = Some(inbox);
+        let Some(mut inbox) = inbox else { return };
+        if self.flags.dead {
+            return self.count_taken(inbox.posted_bytes);
         }
+        inbox.drained = false;
+        self.inbox = Some(inbox);
     }
 
     /// Flush, finish, linger: what still comes is read and thrown away.
@@ -137,6 +137,10 @@ impl Connection {
         self.flags.eof = false;
         self.output_by = Time::NEVER;
         self.partial = None;
+        if let Some(outbox) = &mut self.outbox {
+            // It is never written: how much it was is enough.
+            outbox.hollow();
+        }
         self.forget_parcels();
         self.inbox = None;
         self.tell_gate();

@@ -15,6 +15,7 @@ mod close;
 mod halves;
 mod held;
 mod idleness;
+mod memory;
 mod rules;
 mod times;
 #[cfg(test)]
@@ -26,6 +27,8 @@ use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
+use self::memory::Ration;
+pub(crate) use self::memory::{Account, Change, Holding};
 pub(crate) use self::rules::Rules;
 pub(crate) use self::times::Lapse;
 use super::context::{Hand, Verdict};
@@ -84,6 +87,8 @@ pub(crate) struct Connection {
     cause: Option<Box<Cause>>,
     /// Where it was told to have other timeouts than its listener.
     own_timeouts: Option<Arc<Timeouts>>,
+    /// What it has in the books of its reactor, if it holds anything beside this record.
+    account: Option<Box<Account>>,
     /// Those of the protocol; with the session while that is out.
     timers: Option<Box<Timers>>,
     /// What it is held to, if its rates are bounded.
@@ -135,6 +140,8 @@ struct Flags {
     greeted: bool,
     /// The protocol does not want to read for now.
     paused: bool,
+    /// What it may read while memory is short.
+    ration: Ration,
     /// It stopped in the middle of its input; what is left may have whole frames.
     unserved: bool,
     /// A timer of the protocol is due.
@@ -166,6 +173,7 @@ impl Connection {
             inbox: None,
             cause: None,
             own_timeouts: None,
+            account: None,
             timers: None,
             shape: None,
             output_by: Time::NEVER,
@@ -246,7 +254,7 @@ impl Connection {
             return Next::Rest;
         }
         let unserved = flags.unserved && !flags.paused;
-        if may_read && !flags.choked && !flags.paused && !unserved {
+        if may_read && !(flags.choked || flags.paused || flags.ration.is_none() || unserved) {
             return Next::Read;
         }
         let ends = (flags.eof && !flags.paused) || flags.drain_due;
@@ -406,6 +414,7 @@ impl Connection {
         self.gate = hand.gate.take();
         hand.said_bytes = hand.outbox.len_bytes();
         self.offloads += std::mem::take(&mut hand.offloads_count);
+        self.take_back_lent();
         self.take_times_back(hand, now);
         if let Some(change) = hand.reshape.take() {
             self.reshape(*change, now);
@@ -443,7 +452,10 @@ impl Connection {
                 hand.outbox.append(queue);
             }
             queue.append(&mut hand.outbox);
-            if held {
+            if self.flags.dead {
+                queue.hollow();
+            } else if held || self.flags.write_blocked {
+                // It will wait for a while: it is to keep no read buffer alive.
                 queue.compact();
             }
             self.flags.choked |= self.queued_bytes() >= rules.limits.send_high_bytes;
@@ -524,9 +536,7 @@ impl Connection {
     /// Another thread sent a message; false if the connection takes no more.
     pub(crate) fn handle_parcel(&mut self, parcel: Parcel, cost: usize) -> bool {
         if self.flags.dead || self.send != SendHalf::Open {
-            if let Some(gate) = &self.gate {
-                gate.taken(cost);
-            }
+            self.count_taken(cost);
             return false;
         }
         let inbox = self.inbox_mut();

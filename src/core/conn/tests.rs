@@ -9,6 +9,7 @@ use crate::words::config::Limits;
 use crate::words::pressure::Pressure;
 use crate::words::reason::CloseReason;
 use std::any::TypeId;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -36,13 +37,23 @@ impl Session for Dummy {
     fn close(&mut self, _: &CloseReason) {}
 }
 
-/// A mailbox.
+/// A mailbox, and what the messages on their way are counted for.
 #[derive(Default)]
-pub(super) struct Mail(Mutex<Vec<Command>>);
+pub(super) struct Mail(Mutex<Vec<Command>>, AtomicUsize);
 
 impl Post for Mail {
     fn command(&self, command: Command) {
         self.0.lock().expect("no panic under the lock").push(command);
+    }
+
+    fn admit(&self, cost: usize) -> bool {
+        self.1.fetch_add(cost, SeqCst);
+        true
+    }
+
+    fn taken(&self, cost: usize) {
+        let before = self.1.fetch_sub(cost, SeqCst);
+        assert!(before >= cost, "more was taken than was posted");
     }
 }
 
@@ -98,6 +109,8 @@ pub(super) struct Rig {
     /// Since when output waits for its turn.
     held: Time,
     was_dead: bool,
+    /// What it holds, as it has told.
+    books: Holding,
 }
 
 pub(super) fn id() -> ConnId {
@@ -142,6 +155,7 @@ impl Rig {
             stall: Time::NEVER,
             held: Time::NEVER,
             was_dead: false,
+            books: Holding::default(),
         }
     }
 
@@ -220,8 +234,12 @@ impl Rig {
 
     /// Delivers what handles have posted.
     pub(super) fn read_mail(&mut self) {
-        let mail = std::mem::take(&mut *self.mail.0.lock().expect("no panic under the lock"));
-        for command in mail {
+        let mail = Arc::clone(&self.mail);
+        let next = || {
+            let mut mail = mail.0.lock().expect("no panic under the lock");
+            (!mail.is_empty()).then(|| mail.remove(0))
+        };
+        while let Some(command) = next() {
             match command {
                 Command::Send { parcel, cost, .. } => {
                     self.conn.handle_parcel(parcel, cost);
@@ -338,6 +356,7 @@ impl Rig {
         self.drained_seen += usize::from(errand.is_drained());
         self.eofs_seen += usize::from(errand.eof);
         assert!(!errand.eof || self.peer.incoming == 0);
+        self.conn.note_lent(Some(&input), &hand);
         self.out = Some(Out { session, hand, errand, input });
     }
 
@@ -377,6 +396,7 @@ impl Rig {
 
     /// What holds after every step.
     pub(super) fn check(&mut self) {
+        self.audit();
         let conn = &self.conn;
         assert!(self.put.starts_with(&self.peer.got), "written in order, once");
         assert_eq!(self.put.len(), self.peer.got.len() + conn.queued_bytes(), "none is lost");
@@ -407,8 +427,38 @@ impl Rig {
         );
     }
 
+    /// The books are exact, and every message is counted that is on its way.
+    fn audit(&mut self) {
+        if let Some(change) = self.conn.settle() {
+            self.books.apply(&change);
+        }
+        let conn = &self.conn;
+        assert_eq!(self.books, conn.holding());
+        assert!(self.books.output >= conn.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes()));
+        let input = self.out.as_ref().map_or(0, |out| out.input.len());
+        assert!(self.books.partial >= input || !self.conn.is_out(), "what a job took is held");
+        let mail = self.mail.0.lock().expect("no panic under the lock");
+        let on_the_way = mail.iter().map(|command| match command {
+            Command::Send { cost, .. } => *cost,
+            Command::Close(_) | Command::Abort(_) | Command::Overflow(_) | Command::Back { .. } => {
+                0
+            }
+        });
+        let waiting = conn.inbox.as_ref().map_or(0, |inbox| inbox.posted_bytes);
+        let encoding = self.out.as_ref().map_or(0, |out| out.hand.posted_bytes);
+        let known = on_the_way.sum::<usize>() + waiting + encoding + conn.untaken();
+        let posted = self.mail.1.load(SeqCst);
+        // Between the return of a job and the taking of its output there is no check.
+        assert_eq!(posted, known, "messages are counted once, until they are encoded");
+    }
+
     /// Ends the record, which has to be dead.
-    pub(super) fn end(self) -> CloseReason {
+    pub(super) fn end(mut self) -> CloseReason {
+        self.audit();
+        if let Some(change) = self.conn.close_account() {
+            self.books.apply(&change);
+        }
+        assert_eq!(self.books, Holding::default());
         assert_eq!(self.conn.next(), Next::Reap);
         assert!(!self.conn.is_out());
         let (session, reason) = self.conn.into_end();

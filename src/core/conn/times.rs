@@ -108,7 +108,8 @@ impl Connection {
     fn owed(&self, rules: Rules<'_>) -> Option<(Time, Cause)> {
         let flags = &self.flags;
         // A peer that is not listened to owes nothing.
-        let listening = self.session.is_some() && !flags.choked && !flags.paused;
+        let reads = !flags.choked && !flags.paused && !flags.ration.is_none();
+        let listening = self.session.is_some() && reads;
         // Nor one whose input is here already and waits for its turn.
         let ours = flags.unserved || self.holds_input();
         if !listening || ours || flags.discarding {

@@ -54,7 +54,11 @@ impl<K: Kernel> Reactor<K> {
     /// Gets ready for the accept phase.
     pub(super) fn begin_accepting(&mut self) {
         let now = self.io.now;
-        self.doors.iter_mut().for_each(|door| door.shut.expire(now));
+        let refuses = self.io.budget.refuses();
+        for door in &mut self.doors {
+            door.shut.expire(now);
+            door.shut.by_memory &= refuses;
+        }
         self.review_alarms();
         self.accept = Cursor::default();
         self.phase = Phase::Accept;
@@ -97,6 +101,11 @@ impl<K: Kernel> Reactor<K> {
         }
         if let Some(seated) = self.seat(index) {
             return seated;
+        }
+        if self.io.budget.refuses() {
+            self.doors[index].shut.by_memory = true;
+            self.io.counters.memory_pauses += 1;
+            return Accepted::Shut;
         }
         let Some((way, tokens)) = self.find_way(index) else { return Accepted::Shut };
         let Door { index: listener, socket, .. } = &mut self.doors[index];
@@ -203,6 +212,7 @@ impl<K: Kernel> Reactor<K> {
             return None;
         };
         self.io.counters.opened += 1;
+        self.io.budget.note_records(self.table.retained_bytes());
         let mut job = self.io.blank();
         let entry = self.table.get_mut(id)?;
         (job.hand.now, job.hand.door) = (self.io.now, via.listener());

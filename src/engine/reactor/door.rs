@@ -42,6 +42,8 @@ pub(super) struct Shut {
     pub(super) by_rate: Option<Time>,
     /// The system is out of descriptors or memory; opened by a release, or at this time.
     pub(super) by_system: Option<Time>,
+    /// Connections use too much memory; looked at in every turn.
+    pub(super) by_memory: bool,
     /// No reason of its own: when a maximum is to be looked at again without a release, since by
     /// then somebody may be idle who is not now.
     pub(super) evict_at: Option<Time>,
@@ -64,9 +66,10 @@ const HABIT_PROBE: u8 = 32;
 
 impl Shut {
     fn is_open(self) -> bool {
-        let Shut { by_operator, by_limit, by_place, by_rate, by_system, evict_at: _ } = self;
+        let Shut { by_operator, by_limit, by_place, by_rate, by_system, by_memory, evict_at: _ } =
+            self;
         let timed = by_rate.is_none() && by_system.is_none();
-        !by_operator && !by_limit && !by_place && timed
+        !by_operator && !by_limit && !by_place && !by_memory && timed
     }
 
     /// A maximum is reached.
@@ -123,6 +126,11 @@ impl<K: Kernel> Door<K> {
     pub(super) fn watch(&mut self, kernel: &mut K) -> io::Result<()> {
         let token = Token::Listener(self.index).pack();
         self.socket.as_mut().map_or(Ok(()), |socket| kernel.watch_listener(socket, token))
+    }
+
+    /// Whether clients may wait here until there is memory for them.
+    pub(super) fn waits_for_memory(&self) -> bool {
+        self.shut.by_memory && self.ready && self.socket.is_some()
     }
 
     pub(super) fn handle_ready(&mut self) {

@@ -6,7 +6,7 @@ use super::drain::Farewells;
 use super::stream::May;
 use super::{Course, Phase, Reactor};
 use crate::core::conn::{Connection, Rules};
-use crate::core::handle::Command;
+use crate::core::handle::{Command, Post};
 use crate::engine::desk::{Letter, Order};
 use crate::sys::Kernel;
 use crate::words::clock::Time;
@@ -36,6 +36,8 @@ impl<K: Kernel> Reactor<K> {
                 Letter::Retry(freed) => {
                     self.doors.iter_mut().for_each(|door| door.handle_release(freed));
                 }
+                // The next phase looks.
+                Letter::Look => self.io.budget.ask_soon(),
                 Letter::Order(order) => self.follow(&order),
                 Letter::Asked => self.take_requests(),
             }
@@ -47,9 +49,14 @@ impl<K: Kernel> Reactor<K> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Send { id, parcel, cost } => {
-                self.with(id, |conn, _, _| {
-                    conn.handle_parcel(parcel, cost);
-                });
+                if self.table.contains(id) {
+                    self.with(id, |conn, _, _| {
+                        conn.handle_parcel(parcel, cost);
+                    });
+                } else {
+                    self.table.note_stale();
+                    self.desk.taken(cost);
+                }
             }
             Command::Close(id) => self.with(id, Connection::handle_close),
             Command::Overflow(id) => self.with(id, |conn, _, _| conn.abort(Cause::Overflow)),
@@ -111,6 +118,7 @@ impl<K: Kernel> Reactor<K> {
         self.weigh();
         self.look_at_queues();
         self.table.shrink();
+        self.audit_at_times();
         if self.table.is_empty() {
             self.io.pool.trim(1);
         }

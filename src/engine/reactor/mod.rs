@@ -15,6 +15,7 @@ mod door;
 mod drain;
 mod dial;
 mod mail;
+mod pressure;
 mod reap;
 mod ring;
 mod shaped;
@@ -126,8 +127,8 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 8 * 8 // gate, partial frame, outbox, marks, inbox, cause, timeouts, timers: most often
-        //         there is none
+        + 9 * 8 // gate, partial frame, outbox, marks, inbox, cause, account, timeouts, timers: most
+        //         often there is none
         + 8 // rates: none unless asked for
         + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
         //         its frame has begun
@@ -136,7 +137,7 @@ const _: () = assert!(
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 19 // flags
+        + 20 // flags
         + 2 // off-loaded jobs
         + 3 // door and watch; the permit takes nothing
         + 12 // padding
@@ -173,7 +174,7 @@ impl<K: Kernel> Reactor<K> {
         Ok(Reactor {
             phase: Phase::Sleep,
             table: Table::new(port.index()),
-            io: Io::new(kernel, common, doors.len()),
+            io: Io::new(kernel, common, doors.len(), port.index()),
             desk,
             port,
             batch: 0,
@@ -268,7 +269,7 @@ impl<K: Kernel> Reactor<K> {
         let retry = self.doors.iter().filter_map(Door::retry_at).min();
         let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
         let others = retry.into_iter().chain(farewell).chain(self.dials.next_deadline());
-        let others = others.chain(self.ring.review_at());
+        let others = others.chain(self.ring.review_at()).chain(self.pressure_at());
         let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
@@ -473,6 +474,8 @@ impl<K: Kernel> Reactor<K> {
             misdirected: counters.misdirected,
             linger_resets: counters.linger_resets,
             asked: counters.asked,
+            memory_pauses: counters.memory_pauses,
+            memory: self.memory(),
             buffers_leased: pool.leased_count,
             buffers_retained: pool.retained_count,
             buffers_retained_bytes: pool.retained_bytes,
@@ -508,6 +511,7 @@ impl<K: Kernel> Leased for Reactor<K> {
                 Phase::Mail => {
                     self.receive_mail();
                     self.say_goodbye();
+                    self.heed_pressure();
                     self.begin_dialing();
                     None
                 }

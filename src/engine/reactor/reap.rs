@@ -60,6 +60,9 @@ impl<K: Kernel> Reactor<K> {
         if let Some(timer) = entry.conn.timer_mut().take() {
             self.io.wheel.cancel(timer, id);
         }
+        if let Some(change) = entry.conn.close_account() {
+            self.io.budget.enter(&change);
+        }
         self.desk.unplace();
         self.io.common.release(entry.permit, entry.door, entry.conn.peer_ip());
         let timed = entry.conn.lane.is_slow();

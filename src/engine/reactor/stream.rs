@@ -7,6 +7,7 @@ use std::io::{ErrorKind, IoSlice};
 use bytes::BytesMut;
 
 use super::door::Habit;
+use super::pressure::Budget;
 use super::shaped::bound_room;
 use super::{Entry, Watch};
 use crate::core::conn::{Next, Rules};
@@ -50,6 +51,7 @@ pub(super) struct Io<K: Kernel> {
     pub(super) priors: Vec<Prior>,
     /// How near the server is to its limits.
     pub(super) pressure: Pressure,
+    pub(super) budget: Budget,
     pub(super) counters: Counters,
 }
 
@@ -75,7 +77,7 @@ const BLANKS_MAX: usize = super::READ_AHEAD;
 const BLANK_KEEPS_BYTES: usize = 4096;
 
 impl<K: Kernel> Io<K> {
-    pub(super) fn new(kernel: K, common: Arc<Common<K>>, listeners: usize) -> Self {
+    pub(super) fn new(kernel: K, common: Arc<Common<K>>, listeners: usize, index: usize) -> Self {
         let now = kernel.now();
         let limits = &common.limits;
         Io {
@@ -91,6 +93,7 @@ impl<K: Kernel> Io<K> {
             // One more for connections that we open.
             priors: vec![Prior::new(); listeners + 1],
             pressure: Pressure::Calm,
+            budget: Budget::new(index, limits.memory_max),
             counters: Counters::default(),
             kernel,
             common,
@@ -110,6 +113,7 @@ impl<K: Kernel> Io<K> {
                 (Next::Write, _) => self.write(id, entry),
                 (Next::Finish, _) => self.finish(id, entry),
                 (Next::Probe, _) => self.probe(entry),
+                (Next::Read, May::Serve) if self.throttles(id, entry) => {}
                 (Next::Read, May::Serve) => {
                     let job = self.read(id, entry);
                     if job.is_some() {
@@ -142,6 +146,7 @@ impl<K: Kernel> Io<K> {
                 }
             }
         };
+        self.settle(id, entry);
         self.arm(id, entry);
         job
     }
@@ -226,6 +231,7 @@ impl<K: Kernel> Io<K> {
         let mut job = self.blank();
         let taken = entry.conn.take_session(id, &mut job.hand, self.rules(entry.door));
         let (session, errand) = taken?;
+        entry.conn.note_lent((!leased).then_some(&bytes), &job.hand);
         job.serve_later(session, errand);
         (job.hand.now, job.hand.door) = (self.now, entry.door.listener());
         job.input = Input { given_bytes: bytes.len(), bytes, leased };

@@ -340,6 +340,8 @@ impl Script {
         let mut frames: Vec<(Op, usize)> = Vec::new();
         for _ in 0..count {
             let op = match random.below(24) {
+                // Who fills memory, takes its time to read or never does.
+                _ if plan.is_scarce() && random.one_in(3) => Op::Flood,
                 0 => Op::Flood,
                 1..4 => Op::Share,
                 _ => Op::Echo,

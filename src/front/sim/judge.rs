@@ -80,6 +80,7 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::Overflow => life.overflowed || life.pushes > 0,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
+        Cause::OutOfMemory => net.memory_short,
         Cause::CodecFailed(_) => false,
     }
 }

@@ -60,6 +60,12 @@ pub struct Summary {
     pub dial_failures: u64,
     /// Times that input or output had to wait for its turn because rates are bounded.
     pub delays: u64,
+    /// Times that a connection was not read because it held so much of little memory.
+    pub throttles: u64,
+    /// Times that accepting paused for want of memory.
+    pub memory_pauses: u64,
+    /// Connections that were ended for want of memory.
+    pub evictions: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

@@ -40,6 +40,8 @@ pub(super) struct Net {
     pub(super) linger_bytes: usize,
     /// The server was told to stop: it owes nobody anything.
     pub(super) stopping: bool,
+    /// Memory was once so short that connections are ended for it.
+    pub(super) memory_short: bool,
     window: usize,
     latency: Duration,
 }
@@ -190,6 +192,7 @@ impl Net {
             linger: plan.limits.timeouts.linger.unwrap_or(Duration::MAX),
             linger_bytes: plan.limits.linger_bytes,
             stopping: false,
+            memory_short: false,
             window: plan.window,
             latency: plan.latency,
         }

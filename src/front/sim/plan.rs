@@ -11,7 +11,7 @@ use super::route::{Fate, Route};
 use crate::engine::desk::DialTimes;
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
-use crate::words::config::{Idle, Limits, Listening, Placement, Rate, Timeouts, WhenFull};
+use crate::words::config::{Evict, Idle, Limits, Listening, Placement, Rate, Timeouts, WhenFull};
 
 /// What is to be simulated.
 #[derive(Clone, Debug)]
@@ -140,6 +140,11 @@ const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Plan {
+    /// Whether memory is short.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.limits.memory_max < 1 << 20
+    }
+
     /// How long output waits at most.
     pub(super) fn write_stall(&self) -> Duration {
         self.limits.timeouts.write_stall.unwrap_or(Duration::MAX)
@@ -168,6 +173,10 @@ impl Plan {
         let (routes, dials) = dials(random, storm);
         let sched = sched(random);
         let mut limits = limits(random);
+        let scarce = random.one_in(6);
+        if scarce {
+            squeeze(random, &mut limits, sched.reactors);
+        }
         let group = Bounds::draw(random, &mut limits);
         let listening = (0..random.size(1, 2)).map(|_| listening(random, &limits)).collect();
         Plan {
@@ -179,7 +188,7 @@ impl Plan {
                 true => Placement::ReusePort,
                 false => Placement::LeastLoaded,
             },
-            clients: random.magnitude(1, 24),
+            clients: if scarce { random.size(12, 24) } else { random.magnitude(1, 24) },
             arming,
             short_read_drains,
             faults: faults(random),
@@ -287,6 +296,24 @@ pub(super) fn policy(random: &mut Random) -> WhenFull {
         _ => WhenFull::Pause,
     }
 }
+
+/// Little memory: enough for the records of all, and for what a few connections hold.
+fn squeeze(random: &mut Random, limits: &mut Limits, reactors: usize) {
+    limits.read_chunk_bytes = random.magnitude(512, 2 << 10);
+    let records = reactors * RECORDS;
+    limits.memory_max = records + random.magnitude(4 << 10, 128 << 10);
+    limits.connections_max = 64;
+    limits.send_high_bytes = random.magnitude(4 << 10, 32 << 10);
+    limits.send_low_bytes = random.size(0, limits.send_high_bytes);
+    limits.send_max_bytes = limits.send_high_bytes + random.magnitude(8 << 10, 64 << 10);
+    if random.one_in(8) {
+        limits.evict = Evict::Never;
+    }
+}
+
+/// More than the tables of one reactor take in a plan, by so much that nothing is short of memory
+/// for them alone.
+const RECORDS: usize = 18 << 10;
 
 /// Times that come to an end while clients dawdle.
 fn hurry(random: &mut Random, timeouts: &mut Timeouts) {

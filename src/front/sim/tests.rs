@@ -30,6 +30,8 @@ fn the_server_keeps_its_promises_under_every_seed() {
         let dials = [sum.dialed, sum.dial_failures];
         let rare =
             [sum.take_overs, sum.steals, sum.offloads, sum.panics, dials[0], dials[1], sum.delays];
+        let short = [sum.throttles, sum.memory_pauses, sum.evictions];
+        assert!(short.iter().all(|&count| count > 0), "memory was never short: {sum:?}");
         assert!(rare.iter().all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
     }
 }
@@ -76,5 +78,8 @@ fn add(sum: &mut Summary, run: Summary) {
     sum.dialed += run.dialed;
     sum.dial_failures += run.dial_failures;
     sum.delays += run.delays;
+    sum.throttles += run.throttles;
+    sum.memory_pauses += run.memory_pauses;
+    sum.evictions += run.evictions;
     sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
 }

@@ -24,7 +24,7 @@ use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{Driver, SideDoor, Stage, Stats, Where, prepare};
 use crate::engine::spawn::{Spawner, spawner_of};
 use crate::words::clock::Time;
-use crate::words::config::{Listening, Placement};
+use crate::words::config::{Evict, Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
@@ -101,6 +101,11 @@ enum Phase {
 
 /// A run has at most so many steps, or it does not come to rest.
 const STEPS_MAX: u64 = 600_000;
+
+/// More than the largest frame of a client.
+const FRAME_MAX: usize = 4_000;
+/// More than a record, its entry in the wheel and its timers take, doubled.
+const TABLES_PER_CLIENT: usize = 2_000;
 
 /// One run, from the first choice to the verdict.
 pub(super) fn run(mut random: Random) -> Result<Summary, Failure> {
@@ -480,6 +485,15 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         }
         let mut there = Vec::new();
         self.driver.look(|reactor| there.extend(reactor.permits()));
+        let (mut audit, mut used, mut short) = (Ok(()), 0, false);
+        self.driver.look(|reactor| {
+            audit = std::mem::replace(&mut audit, Ok(())).and(reactor.audit());
+            used += reactor.memory_used();
+            short |= reactor.counters().grades[4] > 0;
+        });
+        audit?;
+        lock(self.net).memory_short |= short;
+        self.check_memory(used)?;
         for desk in self.common.desks() {
             desk.mailbox.peek(|letter| {
                 if let Letter::Adopt(newcomer) = letter {
@@ -501,6 +515,29 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Some(pair) => Err(format!("two jobs of connection {} at once", pair[0])),
             None => Ok(()),
         }
+    }
+
+    /// The messages of other threads are counted to the byte, and memory stays below its bound.
+    fn check_memory(&mut self, used: usize) -> Result<(), String> {
+        let limits = &self.plan.limits;
+        let desks = self.common.desks();
+        let posted: usize = desks.iter().map(|desk| desk.posted()).sum();
+        let bound = limits.memory_max + limits.memory_max / 16 + self.overshoot();
+        if used > bound && limits.evict == Evict::Heaviest {
+            return Err(format!(
+                "{used} bytes of memory, {posted} of messages; the bound is {bound}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// By how much memory may exceed its maximum and a sixteenth: one growth for each reactor.
+    fn overshoot(&self) -> usize {
+        let limits = &self.plan.limits;
+        // Copies and lists stand in memory that is up to twice as large as what is in them.
+        let job = 2 * (limits.send_max_bytes + FRAME_MAX);
+        let each = job + limits.memory_max / 1024;
+        self.plan.clients * TABLES_PER_CLIENT + self.plan.sched.reactors * each
     }
 
     fn check_clients(&self) -> Result<(), String> {
@@ -567,6 +604,15 @@ fn sum_up<const DRAINS: bool>(
         summary.dialed += snapshot.dialed;
         summary.dial_failures += snapshot.dial_failures;
         summary.delays += snapshot.read_delays + snapshot.send_delays;
+        summary.throttles += snapshot.memory.pauses;
+        summary.memory_pauses += snapshot.memory_pauses;
+        let evicted = snapshot.closed.iter().filter(|&&(label, _)| label == "out_of_memory");
+        summary.evictions += evicted.map(|&(_, count)| count).sum::<u64>();
+        let memory = &snapshot.memory;
+        reactor.audit()?;
+        if [memory.partial_frames, memory.output, memory.mailboxes] != [0; 3] {
+            return Err(format!("memory is left of connections that are gone: {memory:?}"));
+        }
     }
     let unserved = stage.unserved_count();
     let placed: usize = common.desks().iter().map(|desk| desk.load()).sum();

@@ -16,6 +16,8 @@ pub struct Outbox {
     /// A written-out segment that the next copy goes into; empty, often without capacity.
     spare: Vec<u8>,
     len_bytes: usize,
+    /// The lengths of all shared parts.
+    shared_bytes: usize,
     /// The capacities of all copied parts and of the spare.
     copied_capacity: usize,
     /// How much of the first part is written, if that one is copied (a shared one shrinks itself).
@@ -46,6 +48,7 @@ impl Outbox {
         // the kernel does not take it, `compact` sees to it that it pins no large buffer.
         if bytes.len() > COPY_MAX_BYTES || (self.is_empty() && !bytes.is_empty()) {
             self.len_bytes += bytes.len();
+            self.shared_bytes += bytes.len();
             self.parts.push_back(Part::Shared(bytes));
         } else {
             self.put_slice(&bytes);
@@ -165,6 +168,7 @@ impl Outbox {
             let here = match self.parts.back_mut() {
                 Some(Part::Shared(bytes)) if bytes.len() > excess => {
                     bytes.truncate(bytes.len() - excess);
+                    self.shared_bytes -= excess;
                     excess
                 }
                 Some(Part::Copied(segment)) if segment.len() - skip > excess => {
@@ -207,6 +211,7 @@ impl Outbox {
             skip = 0;
         }
         other.len_bytes = 0;
+        other.shared_bytes = 0;
         other.settled = 0;
     }
 
@@ -220,6 +225,7 @@ impl Outbox {
             if let Part::Shared(bytes) = &self.parts[index] {
                 if bytes.len() <= LEFTOVER_MAX_BYTES {
                     let copy = bytes.to_vec();
+                    self.shared_bytes -= copy.len();
                     self.copied_capacity += copy.capacity();
                     self.parts[index] = Part::Copied(copy);
                 }
@@ -239,6 +245,17 @@ impl Outbox {
     /// it shares with others counts with [`Outbox::len_bytes`] only.
     pub(crate) fn retained_bytes(&self) -> usize {
         self.parts.capacity() * size_of::<Part>() + self.copied_capacity
+    }
+
+    /// The memory that it stands for: what it keeps to the capacity, what it shares with others to
+    /// the length, since how much more that keeps alive cannot be asked.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.retained_bytes() + self.shared_bytes
+    }
+
+    /// Frees everything, and goes on to say how much was waiting: for what is never written.
+    pub(crate) fn hollow(&mut self) {
+        *self = Outbox { len_bytes: self.len_bytes, ..Outbox::default() };
     }
 
     /// Forgets everything that waits and frees all memory beyond `keep_max_bytes`: for recycling.
@@ -289,7 +306,10 @@ impl Outbox {
     /// Passes over `count` bytes of the first part, which has more than that.
     fn advance_front(&mut self, count: usize) {
         match self.parts.front_mut() {
-            Some(Part::Shared(bytes)) => bytes.advance(count),
+            Some(Part::Shared(bytes)) => {
+                bytes.advance(count);
+                self.shared_bytes -= count;
+            }
             Some(Part::Copied(_)) => {
                 self.written += u32::try_from(count).expect("a segment is far below 4 GiB");
             }
@@ -300,16 +320,23 @@ impl Outbox {
     fn drop_front(&mut self) {
         self.written = 0;
         self.settled = self.settled.saturating_sub(1);
-        if let Some(Part::Copied(segment)) = self.parts.pop_front() {
-            self.copied_capacity -= segment.capacity();
-            self.recycle(segment);
+        match self.parts.pop_front() {
+            Some(Part::Copied(segment)) => {
+                self.copied_capacity -= segment.capacity();
+                self.recycle(segment);
+            }
+            Some(Part::Shared(bytes)) => self.shared_bytes -= bytes.len(),
+            None => {}
         }
     }
 
     /// Drops the last part and says how long it was.
     fn drop_back(&mut self) -> usize {
         let len = match self.parts.pop_back() {
-            Some(Part::Shared(bytes)) => bytes.len(),
+            Some(Part::Shared(bytes)) => {
+                self.shared_bytes -= bytes.len();
+                bytes.len()
+            }
             Some(Part::Copied(segment)) => {
                 let len = segment.len();
                 self.copied_capacity -= segment.capacity();
@@ -349,7 +376,7 @@ impl fmt::Debug for Outbox {
 /// Up to here a copy is cheaper than one more slice for the kernel and one more shared count.
 const COPY_MAX_BYTES: usize = 512;
 /// Up to here what the kernel did not take is copied out of the buffer it stands in.
-const LEFTOVER_MAX_BYTES: usize = 4 << 10;
+const LEFTOVER_MAX_BYTES: usize = 16 << 10;
 /// The least a segment is made for.
 const SEGMENT_MIN_BYTES: usize = 64;
 /// The most a segment grows to: a bound on what a partly written one holds back, and on the spare.
@@ -371,6 +398,15 @@ mod tests {
         let filled = outbox.slices(&mut slices);
         assert!(filled < slices.len(), "the test's own limit");
         slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
+    }
+
+    /// What of `held_bytes` is shared, counted part by part.
+    fn shared(outbox: &Outbox) -> usize {
+        let shared = |part: &Part| match part {
+            Part::Shared(bytes) => bytes.len(),
+            Part::Copied(_) => 0,
+        };
+        outbox.parts.iter().map(shared).sum()
     }
 
     /// What `retained_bytes` claims, counted part by part.
@@ -405,6 +441,7 @@ mod tests {
             5 => 0..100usize,
             3 => 400..700usize,
             2 => 4000..4200usize,
+            2 => 16_300..16_500usize,
             1 => 16_000..40_000usize,
         ]
     }
@@ -504,6 +541,7 @@ mod tests {
                 prop_assert_eq!(outbox.len_bytes(), model.len());
                 prop_assert_eq!(outbox.is_empty(), model.is_empty());
                 prop_assert_eq!(outbox.retained_bytes(), counted(&outbox));
+                prop_assert_eq!(outbox.held_bytes(), counted(&outbox) + shared(&outbox));
             }
         }
     }
@@ -605,7 +643,7 @@ mod tests {
     #[cfg(target_pointer_width = "64")]
     #[test]
     fn it_stays_small() {
-        assert!(size_of::<Outbox>() <= 80);
+        assert!(size_of::<Outbox>() <= 88);
         assert!(size_of::<Part>() <= 32);
     }
 }

@@ -77,6 +77,18 @@ impl BufferPool {
         self.stats.leased_count = self.stats.leased_count.saturating_sub(1);
     }
 
+    /// Keeps at most `idle_max` buffers idle from now on.
+    pub(crate) fn keep(&mut self, idle_max: usize) {
+        self.idle_max = idle_max;
+        self.trim(idle_max);
+    }
+
+    /// The memory of all buffers, those that are lent included: they count as one chunk each.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let list_bytes = self.idle.capacity() * size_of::<BytesMut>();
+        (self.idle.len() + self.stats.leased_count) * self.chunk_bytes + list_bytes
+    }
+
     /// Frees idle buffers until at most `keep` are left.
     pub(crate) fn trim(&mut self, keep: usize) {
         let surplus = self.idle.len().saturating_sub(keep);

@@ -1,4 +1,5 @@
-//! The choices that have names: which thread runs a handler, which reactor gets a connection.
+//! The choices that have names: which thread runs a handler, which reactor gets a connection, who
+//! goes when memory is used up.
 
 /// Which thread runs a handler.
 ///
@@ -78,4 +79,30 @@ pub enum Placement {
     /// One reactor accepts and gives each connection to the reactor with the fewest. Even to within
     /// one connection; costs a message between threads for those that go elsewhere.
     LeastLoaded,
+}
+
+/// Which connections are ended when those of a server use all the memory that they may:
+/// [`Limits::memory_max`](crate::Limits::memory_max).
+///
+/// ```
+/// use switchboard::config::Evict;
+/// use switchboard::{Error, Server};
+///
+/// let server = Server::builder().limits(|limits| {
+///     limits.memory_max = 256 << 20;
+///     limits.evict = Evict::Never;
+/// });
+/// server.start()?.stop();
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Evict {
+    /// Those that hold the most, one after the other until there is room again; they are reset
+    /// ([`Cause::OutOfMemory`](crate::close::Cause)). One that holds less than half of what would
+    /// be its share, were the memory divided equally, is ended only if all else is of no avail.
+    #[default]
+    Heaviest,
+    /// None: the memory that is used has no firm bound but the sum of those of each connection.
+    Never,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::admission::{check_accept_rate, check_when_too_fast};
-use super::{Overflow, Rate, Timeouts, WhenFull, check, check_rate, check_time};
+use super::{Evict, Overflow, Rate, Timeouts, WhenFull, check, check_rate, check_time};
 use crate::words::error::Error;
 
 /// Bounds on what one server, one connection and one turn may use. Every one is finite.
@@ -63,6 +63,35 @@ pub struct Limits {
     /// How long after one [alarm](crate::Builder::on_alarm) of a kind there is none of that kind.
     /// Default: 60 s. Range: 1 ms to 7 days.
     pub alarm_cool_down: Duration,
+    /// What all connections of the server may use of memory, in bytes: their records, their timers,
+    /// read buffers, frames that are not complete, output and messages that wait. What handlers
+    /// keep for themselves and what the system holds for sockets is not counted. How much there is
+    /// of each kind now, a [snapshot](crate::control::MemorySnapshot) says.
+    ///
+    /// It is answered in grades, each of which begins at a part of it and ends five per cent below
+    /// that: at 70 % buffers that are not in use are freed; at 80 % silent connections get less
+    /// time ([`Idle::Adaptive`](crate::config::Idle)); at 90 % those that hold more than half of
+    /// an equal share are read little by little; at 95 % nobody is accepted; at 98 % those that
+    /// hold the most are ended, as [`evict`](Limits::evict) says, and handles take no messages.
+    /// Silent connections get less time in a crowd too: from 80 % of `connections_max` on.
+    ///
+    /// With [`Evict::Heaviest`] the books never exceed
+    ///
+    /// ```text
+    /// memory_max × 17/16 + reactors × (2 × send_max_bytes + frame + memory_max/1024)
+    ///                    + jobs × read_chunk_bytes + tables + messages of one turn
+    /// ```
+    ///
+    /// where a job is a handler that runs or waits to run (what it says is seen when it returns),
+    /// the tables of records and timers double when they grow, and messages are those that handles
+    /// take before the reactor comes to look. What the process uses may be more by what shared
+    /// output keeps alive: a part of more than 16 KiB of a read buffer keeps all of that.
+    ///
+    /// Default: half of the machine's memory; 2⁴⁰ where the system does not tell (Windows). Range:
+    /// 64 KiB to 2⁵⁰ (on 32-bit platforms the largest `usize`).
+    pub memory_max: usize,
+    /// Who is ended when `memory_max` is used up. Default: [`Evict::Heaviest`].
+    pub evict: Evict,
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
     pub backlog: u32,
@@ -137,8 +166,17 @@ pub struct Limits {
 const MS: Duration = Duration::from_millis(1);
 /// The largest byte count a setting takes: 2⁴⁰ where `usize` holds it.
 const BYTES_MAX: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
+/// The most that all connections may be given: 2⁵⁰ where `usize` holds it.
+const MEMORY_MAX: usize = if usize::BITS > 50 { 1 << 50 } else { usize::MAX };
+const MEMORY_MIN: usize = 64 << 10;
 
 impl Limits {
+    /// Half of what the machine has, if it tells.
+    pub(crate) fn memory_for(machine: Option<u64>) -> usize {
+        let half = machine.map(|bytes| usize::try_from(bytes / 2).unwrap_or(usize::MAX));
+        half.map_or(BYTES_MAX, |half| half.clamp(MEMORY_MIN, MEMORY_MAX))
+    }
+
     /// The defaults, for a process that may open `descriptors` files.
     pub(crate) fn for_descriptors(descriptors: Option<u64>) -> Self {
         let connections_max = match descriptors {
@@ -158,6 +196,8 @@ impl Limits {
             when_too_fast: WhenFull::Pause,
             alarm_percent: 90,
             alarm_cool_down: Duration::from_secs(60),
+            memory_max: BYTES_MAX,
+            evict: Evict::default(),
             backlog: 4_096,
             accepts_per_turn: 64,
             events_per_turn: 1_024,
@@ -195,6 +235,7 @@ impl Limits {
         check("alarm_percent", self.alarm_percent, 1..=100)?;
         let week = Duration::from_secs(7 * 24 * 60 * 60);
         check_time("alarm_cool_down", self.alarm_cool_down, MS..=week)?;
+        check("memory_max", self.memory_max, MEMORY_MIN..=MEMORY_MAX)?;
         check("backlog", self.backlog, 1..=65_535)?;
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;
@@ -237,6 +278,8 @@ mod tests {
             refused(|l| l.connections_max = 0),
             "`connections_max` is 0, but must be 1 to 2147483648"
         );
+        assert!(refused(|l| l.memory_max = 65_535).contains("`memory_max`"));
+        assert!(refused(|l| l.memory_max = usize::MAX).contains("65536 to"));
         assert!(refused(|l| l.backlog = 0).contains("`backlog`"));
         assert!(refused(|l| l.accepts_per_turn = 0).contains("`accepts_per_turn`"));
         assert!(refused(|l| l.events_per_turn = 0).contains("`events_per_turn`"));

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) use self::admission::Filter;
 pub use self::admission::{Admission, ListenerAdmission, WhenFull};
-pub use self::choices::{Overflow, Placement, Scheduling};
+pub use self::choices::{Evict, Overflow, Placement, Scheduling};
 pub use self::idle::Idle;
 pub(crate) use self::idle::{Adaptive, SILENCE_MAX};
 pub use self::limits::Limits;

@@ -23,6 +23,8 @@ enum Op {
     PostClose,
     PostAbort,
     Drain,
+    Throttle,
+    ReadOn(bool),
 }
 
 /// What a job decides.
@@ -56,6 +58,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Handle),
         6 => (0..60usize).prop_map(Op::Post),
         4 => Just(Op::ReadMail),
+        2 => Just(Op::Throttle),
+        4 => any::<bool>().prop_map(Op::ReadOn),
         1 => Just(Op::PostClose),
         1 => (0..8u8).prop_map(|lot| if lot == 0 { Op::PostAbort } else { Op::Drain }),
     ]
@@ -133,6 +137,15 @@ fn apply(rig: &mut Rig, op: Op) {
         Op::PostClose => rig.handle.iter().for_each(Handle::close),
         Op::PostAbort => rig.handle.iter().for_each(Handle::abort),
         Op::Drain => rig.conn.handle_drain(rig.now),
+        Op::Throttle => {
+            let granted = !rig.conn.throttle();
+            assert!(granted || rig.conn.next() != Next::Read, "it is read though memory is short");
+        }
+        Op::ReadOn(once) if rig.conn.is_throttled() => match once {
+            true => rig.conn.grant_read(rig.now, rig.now),
+            false => rig.conn.read_on(rig.now),
+        },
+        Op::ReadOn(_) => {}
     }
     rig.run();
 }
@@ -140,6 +153,7 @@ fn apply(rig: &mut Rig, op: Op) {
 /// Nothing bad happens any more: it has to come to its end.
 fn calm(rig: &mut Rig) {
     rig.make_room(usize::MAX);
+    rig.conn.read_on(rig.now);
     rig.receive_fin();
     rig.run();
     rig.read_mail();
