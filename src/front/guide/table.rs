@@ -20,6 +20,7 @@ const COMMAND: &str =
 /// Defaults that depend on the machine, in words: section, setting, default.
 const BY_MACHINE: &[(&str, &str, &str)] = &[
     ("Limits", "connections_max", "descriptor limit − 64"),
+    ("Limits", "memory_max", "half of the machine's memory"),
     ("Limits", "lingering_max", "descriptor limit / 16"),
     ("Builder", "reactors", "one per core, at most 64"),
     ("Builder", "placement", "as the platform balances"),
