@@ -143,6 +143,7 @@ pub mod config {
 /// Steering a [`Server`] at work, and what it says of itself.
 #[cfg(not(loom))]
 pub mod control {
+    pub use crate::core::handle::HandleStats;
     pub use crate::core::limits::{Alarm, AlarmKind};
     pub use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
     pub use crate::front::server::{Control, Report, Snapshot};
