@@ -1,5 +1,5 @@
-//! Keeps what is written about the crate in step with it: the promises and the tests that hold them,
-//! the chapters of the guide, and the list of the public API.
+//! Keeps what is written about the crate in step with it: the promises and the tests that hold
+//! them, the chapters of the guide, and the list of the public API.
 
 use std::fs;
 use std::path::{Path, PathBuf};

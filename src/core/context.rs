@@ -469,9 +469,9 @@ impl<'a, M> Context<'a, M> {
         self.hand.paused = false;
     }
 
-    /// Sends a message, and has [`on_flushed`](crate::Handler::on_flushed) called with `key` once the
-    /// system has taken it and all that was sent before. Not called if the connection ends before:
-    /// then the close reason tells how much was not taken.
+    /// Sends a message, and has [`on_flushed`](crate::Handler::on_flushed) called with `key` once
+    /// the system has taken it and all that was sent before. Not called if the connection ends
+    /// before: then the close reason tells how much was not taken.
     ///
     /// # Errors
     /// As [`send`](Context::send).

@@ -337,8 +337,8 @@ impl<M: Send + 'static> Handle<M> {
         self.put(message, cost, Parcel::pack)
     }
 
-    /// Like [`try_send`](Handle::try_send), and has [`on_flushed`](crate::Handler::on_flushed) of the
-    /// connection called with `key` once the system has taken the message and all that was sent
+    /// Like [`try_send`](Handle::try_send), and has [`on_flushed`](crate::Handler::on_flushed) of
+    /// the connection called with `key` once the system has taken the message and all that was sent
     /// before it.
     ///
     /// # Errors

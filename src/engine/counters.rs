@@ -228,8 +228,8 @@ pub struct ReactorSnapshot {
     pub shed: u64,
     /// Messages that were dropped because their connection had `send_max_bytes` queued.
     pub dropped: u64,
-    /// Messages and closures of handles that came after their codec or handler was replaced by one of
-    /// another type, and were dropped.
+    /// Messages and closures of handles that came after their codec or handler was replaced by one
+    /// of another type, and were dropped.
     pub misdirected: u64,
     /// Closed connections that were reset because more than `lingering_max` waited for their peers.
     pub linger_resets: u64,

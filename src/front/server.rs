@@ -97,9 +97,10 @@ impl Server {
 
     /// Comes to an end without losing anything: serves the clients that wait to be accepted,
     /// closes the listeners, asks every connection to come to an end
-    /// ([`on_drain`](crate::Handler::on_drain)), one after the other over the time `spread`, each at
-    /// a moment of its own, and waits for them; closes what is left once `deadline` has passed, as [`stop`](Server::stop) does. Blocks until the last one has ended;
-    /// not to be called from a handler.
+    /// ([`on_drain`](crate::Handler::on_drain)), one after the other over the time `spread`, each
+    /// at a moment of its own, and waits for them; closes what is left once `deadline` has passed,
+    /// as [`stop`](Server::stop) does. Blocks until the last one has ended; not to be called from a
+    /// handler.
     ///
     /// ```
     /// use std::io::{Read, Write};

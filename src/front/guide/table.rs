@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Write as _};
 
-use crate::client::{Backoff, ConnectOptions, PoolOptions};
+use crate::edge::backoff::Backoff;
+use crate::edge::connector::ConnectOptions;
+use crate::edge::idle_pool::PoolOptions;
 use crate::front::builder::Builder;
 use crate::words::config::{Limits, Listening, Overflow, Rate, Timeouts, WhenFull};
 use crate::words::reason::Cause;
