@@ -297,7 +297,7 @@ impl<M: Send + 'static> Handle<M> {
         Handle { gate, message: PhantomData }
     }
 
-    /// The connection's name.
+    /// The connection's name, also when it has ended.
     #[must_use]
     pub fn id(&self) -> ConnId {
         self.gate.id
@@ -451,7 +451,8 @@ impl<M: Send + 'static> Handle<M> {
         Ok(())
     }
 
-    /// How the connection was a moment ago. Reads three counters and asks nobody.
+    /// How the connection was a moment ago. Reads three counters one after the other and asks
+    /// nobody: what changes meanwhile may show in one of them and not yet in another.
     #[must_use]
     pub fn stats(&self) -> HandleStats {
         let state = self.gate.state.load(Ordering::Acquire);
@@ -495,7 +496,7 @@ impl<M> fmt::Debug for Handle<M> {
     }
 }
 
-/// A connection, as its handles see it: see [`Handle::stats`].
+/// A connection, as its handles see it: made by [`Handle::stats`]. Sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandleStats {

@@ -35,7 +35,7 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Says what the server is to be.
+    /// Says what the server is to be; it begins with the defaults, and without listeners.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
@@ -69,7 +69,8 @@ impl Server {
         &self.addrs
     }
 
-    /// What steers this server from any thread, handlers included.
+    /// What steers this server from any thread, handlers included; it may be cloned, and outlive
+    /// the server.
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -377,7 +378,8 @@ pub struct Snapshot {
     pub reactors: Vec<ReactorSnapshot>,
     /// What the connections of all these reactors use of memory, against what they may.
     pub memory: MemorySnapshot,
-    /// Connections that count against `connections_max`.
+    /// Connections that count against `connections_max`: those that are open, being opened or
+    /// closing, and those that we are making.
     pub admitted: usize,
     /// Threads that run, the sentinel not counted.
     pub threads: u64,
@@ -406,7 +408,7 @@ impl Snapshot {
         self.reactors.iter().map(|reactor| reactor.connecting).sum()
     }
 
-    /// Connections that are open now.
+    /// Connections that reactors hold now, those that are closing included.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.reactors.iter().map(|reactor| reactor.connections).sum()
@@ -423,7 +425,7 @@ impl Snapshot {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections opened.
+    /// Connections opened, those of our own included.
     pub opened: u64,
     /// Connections that a drain asked to come to an end.
     pub asked: u64,
