@@ -14,13 +14,17 @@ debt_forgiven
 dial_never_late
 door_unheeded
 exhausted_forgotten
+fan_cuts_in
 farewell_unheeded
 generation_ignored
 grade_stuck
+input_not_handed_on
 input_unlooked
+last_notice_lost
 later_forgotten
 linger_skipped
 mailbox_sleep_untold
+notice_early
 output_overtakes
 overtaken_dropped
 pause_unheeded
@@ -36,6 +40,7 @@ seen_unnoted
 short_read_drains
 slot_overslept
 sooner_unsaid
+sweep_skips
 timer_early
 trial_permit_kept
 unserved_forgotten

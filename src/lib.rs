@@ -20,7 +20,7 @@
 //! # Features
 //!
 //! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
-//! - `testing`: a kit that checks codecs, as module `testing`. Without dependencies.
+//! - `testing`: a bench for handlers and a kit for codecs, as module `testing`. Without dependencies.
 //! - `tokio-util`: codecs written for `tokio_util` (`codec::TokioUtil`). Depends on `tokio-util`.
 //!
 //! # Threads and order
@@ -159,6 +159,12 @@ pub mod error {
     pub use crate::words::error::BoxError;
 }
 
+/// Groups: connections that are told the same, by one call.
+#[cfg(not(loom))]
+pub mod group {
+    pub use crate::core::group::{BroadcastError, Group, GroupBuilder, GroupStats, SlowPolicy};
+}
+
 /// The guide: how to write a server with this crate, chapter by chapter.
 ///
 /// | chapter | for those who ask |
@@ -191,7 +197,49 @@ pub mod handler {
     pub use crate::core::handler::HandlerFn;
 }
 
-/// A kit that checks codecs, own ones and those that come with the crate.
+/// A bench that tests handlers, and a kit that checks codecs.
+///
+/// # Testing a protocol
+///
+/// A handler needs no server to be tested: [`Bench`](testing::Bench) runs it without sockets and
+/// threads, and time goes by when the test says so. See there for an example with timers.
+///
+/// ```
+/// use switchboard::codec::Lines;
+/// use switchboard::testing::Bench;
+/// use switchboard::{Context, Handler, Outcome};
+/// use bytes::BytesMut;
+///
+/// /// Adds up what it is told, until it is asked for the sum.
+/// #[derive(Default)]
+/// struct Adder(u64);
+///
+/// impl Handler for Adder {
+///     fn on_frame(&mut self, cx: &mut Context, line: BytesMut) -> Outcome {
+///         if &line[..] == b"sum" {
+///             cx.send(self.0.to_string())?;
+///             cx.close();
+///         } else {
+///             self.0 += std::str::from_utf8(&line)?.trim().parse::<u64>()?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let mut bench = Bench::new(Lines::new(), |_peer| Adder::default());
+/// bench.receive_in_pieces(b"20\n22\nsum\n", 4);
+/// assert_eq!(bench.sent(), b"42\n");
+/// assert!(bench.has_finished());
+/// bench.finish();
+/// assert_eq!(bench.into_end().cause().label(), "closed");
+///
+/// let mut bench = Bench::new(Lines::new(), |_peer| Adder::default());
+/// bench.receive(b"some\n");
+/// bench.finish();
+/// assert_eq!(bench.into_end().cause().label(), "handler_failed");
+/// ```
+///
+/// # Testing a codec
 ///
 /// A codec that works on a loopback may still fail where a frame is cut in two, or trust a length
 /// that nobody meant. The kit tries that out: every message in one piece, cut in two at every
@@ -213,7 +261,7 @@ pub mod handler {
 #[cfg(all(any(test, feature = "testing"), not(loom)))]
 pub mod testing {
     pub use crate::front::testing::{
-        Check, Rule, Violation, check_codec, fuzz_codec, try_check_codec, written,
+        Bench, Check, Rule, Violation, check_codec, fuzz_codec, try_check_codec, written,
     };
 }
 

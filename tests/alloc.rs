@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use switchboard::error::SendError;
+use switchboard::group::Group;
 use switchboard::{Codec, Context, LengthPrefixed, Raw, Server, handler_fn};
 
 /// Counts what all threads allocate, but for those that have said that they belong to the test.
@@ -158,6 +159,43 @@ fn a_reply_from_a_slice_and_one_in_parts_allocate_nothing() {
 fn pipelined_frames_allocate_nothing() {
     let _turn = alone();
     assert_eq!(least_allocations(&start(LengthPrefixed::u32()), &framed(16), 200), 0);
+}
+
+#[test]
+fn a_broadcast_allocates_for_itself_and_not_for_each_member() {
+    const MEMBERS: usize = 100;
+    let _turn = alone();
+    let group = Group::new(LengthPrefixed::u32());
+    let members = group.clone();
+    let join = move |_peer| {
+        let group = members.clone();
+        handler_fn(move |cx, frame| {
+            cx.join(&group);
+            cx.send(frame)
+        })
+    };
+    let server = Server::builder().reactors(1).listen("127.0.0.1:0", LengthPrefixed::u32(), join);
+    let server = server.start().expect("the server starts");
+    let mut streams: Vec<TcpStream> = (0..MEMBERS).map(|_| connect(&server)).collect();
+    let mut back = framed(1);
+    for stream in &mut streams {
+        stream.write_all(&framed(1)).expect("the server reads");
+        stream.read_exact(&mut back).expect("the server echoes");
+    }
+    let message = Bytes::from(vec![b'g'; 64]);
+    let mut least = u64::MAX;
+    for _ in 0..ROUNDS_MAX {
+        let before = ALLOCATIONS.load(SeqCst);
+        IS_CLIENT.set(false);
+        group.broadcast(message.clone()).expect("there is room");
+        IS_CLIENT.set(true);
+        for stream in &mut streams {
+            stream.read_exact(&mut back).expect("every member is told");
+            assert!(back[4..] == message[..], "byte for byte");
+        }
+        least = least.min(ALLOCATIONS.load(SeqCst) - before);
+    }
+    assert!(least <= 8, "{least} allocations for {MEMBERS} members");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use common::{
     Call, PLANTED, builder, by_default, connect, echo, expect_reset, frame, hush, reset, serve,
     sum, try_connect, wait_for,
 };
-use switchboard::config::{Listening, Placement, Rate, Scheduling, Shaper, WhenFull};
+use switchboard::config::{Idle, Listening, Placement, Rate, Scheduling, Shaper, WhenFull};
 use switchboard::{
     Builder, Context, Error, Handler, LengthPrefixed, Limits, Outcome, Raw, Server, handler_fn,
 };
@@ -208,6 +208,24 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
             l.send_high_bytes = 10;
             l.send_low_bytes = 11;
         }),
+        ("first_frame", "1ms to 604800s", |l| l.timeouts.first_frame = Some(Duration::ZERO)),
+        ("frame", "1ms to 604800s", |l| l.timeouts.frame = Some(Duration::MAX)),
+        ("idle", "1ms to 604800s", |l| l.timeouts.idle = Idle::After(Duration::ZERO)),
+        ("idle", "1ms to 1s", |l| {
+            let (min, max) = (Duration::from_secs(2), Duration::from_secs(1));
+            l.timeouts.idle = Idle::Adaptive { min, factor: 3, max };
+        }),
+        ("idle", "1 to 100", |l| {
+            let (min, max) = (Duration::from_secs(1), Duration::from_secs(2));
+            l.timeouts.idle = Idle::Adaptive { min, factor: 101, max };
+        }),
+        ("idle", "1ms to 604800s", |l| {
+            let (min, max) = (Duration::from_secs(1), Duration::MAX);
+            l.timeouts.idle = Idle::Adaptive { min, factor: 3, max };
+        }),
+        ("lingering_max", "1 to 2147483648", |l| l.lingering_max = 0),
+        ("queue_wait_max", "1ms to 604800s", |l| l.queue_wait_max = Some(Duration::ZERO)),
+        ("timers_max", "0 to 65536", |l| l.timers_max = 65_537),
         ("write_stall", "1ms to 604800s", |l| l.timeouts.write_stall = Some(Duration::ZERO)),
         ("linger", "1ms to 604800s", |l| l.timeouts.linger = Some(Duration::MAX)),
         // With 32 bits every number is in range.
@@ -238,6 +256,19 @@ fn a_rate_of_a_listener_or_a_group_that_makes_no_sense_is_named() {
     }
     let error = Shaper::new(Some(Rate::per_second(0)), None).expect_err("out of range");
     assert!(matches!(error, Error::Config { field: "read", .. }), "{error}");
+}
+
+#[test]
+fn a_setting_of_one_listener_is_refused_as_those_of_the_server_are() {
+    let server = builder().listen_with(
+        "127.0.0.1:0",
+        Raw::new(),
+        |_| handler_fn(|cx, bytes| cx.send(bytes)),
+        |public| public.timeouts.linger = Some(Duration::ZERO),
+    );
+    let (field, text) = refused(server);
+    assert_eq!(field, "linger", "{text}");
+    assert!(text.contains("1ms to 604800s"), "{text}");
 }
 
 #[test]

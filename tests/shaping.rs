@@ -136,7 +136,12 @@ fn a_group_is_held_to_its_rates_and_so_is_who_joins_it() {
             Call::Open => cx.join_shaper(&shaper),
             Call::Frame(_) => cx.send(pattern(MUCH, 4))?,
             Call::Eof => cx.finish(),
-            Call::Drained | Call::Drain | Call::Close(_) | Call::Dropped => {}
+            Call::Drained
+            | Call::Drain
+            | Call::Timer(_)
+            | Call::Shed(_)
+            | Call::Close(_)
+            | Call::Dropped => {}
         }
         Ok(())
     });
@@ -165,9 +170,13 @@ fn a_protocol_may_change_the_rates_of_its_connection() {
             cx.set_send_rate(None);
             Ok(cx.send("free")?)
         }
-        Call::Frame(_) | Call::Open | Call::Eof | Call::Drained | Call::Drain => {
-            by_default(cx, call)
-        }
+        Call::Frame(_)
+        | Call::Open
+        | Call::Eof
+        | Call::Drained
+        | Call::Drain
+        | Call::Timer(_)
+        | Call::Shed(_) => by_default(cx, call),
         Call::Close(_) | Call::Dropped => Ok(()),
     });
     let mut client = connect(server.local_addr());

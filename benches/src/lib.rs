@@ -22,4 +22,8 @@ pub mod steady;
 pub mod peer;
 pub mod work;
 
+pub mod overload;
+
 pub mod compare;
+
+pub mod pubsub;

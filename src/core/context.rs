@@ -1,6 +1,7 @@
 //! `Context`: the narrow hand that a protocol has on its connection while one of its calls runs.
 
 use std::any::TypeId;
+use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 
 use super::codec::{Codec, Parts};
 use super::framed::Framed;
-use super::handle::{Gate, Handle, Office};
+use super::handle::{Gate, Handle, Office, Post};
 use super::handler::Handler;
 use super::session::Session;
 use super::shaping::Reshape;
@@ -61,6 +62,8 @@ pub(crate) struct Hand {
     pub(crate) handler: TypeId,
     /// Where in this job's output a notice is due, and its key.
     pub(crate) marks: Vec<(usize, u64)>,
+    /// Notices that were due and that it did not come to.
+    pub(crate) flushed_left: VecDeque<u64>,
     /// How much this job had to say.
     pub(crate) said_bytes: usize,
     /// What came for a codec or handler that is not there any more.
@@ -134,6 +137,7 @@ impl Hand {
             successor: None,
             handler: TypeId::of::<()>(),
             marks: Vec::new(),
+            flushed_left: VecDeque::new(),
             said_bytes: 0,
             misdirected_count: 0,
             offloads_count: 0,
@@ -296,6 +300,12 @@ impl<'a, M> Context<'a, M> {
         self.hand.id
     }
 
+    /// The mailbox of the reactor at hand.
+    pub(crate) fn post(&self) -> Arc<dyn Post> {
+        self.office.post()
+    }
+
+    /// The address of the other end, as it was when the connection was accepted.
     /// The address of the other end, as it was when the connection was accepted; the one that we
     /// have connected to, if we opened it.
     #[must_use]

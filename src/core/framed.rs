@@ -1,7 +1,6 @@
 //! `Framed`: a codec and the handler of its frames; the one place that makes a handler's calls.
 
 use std::any::TypeId;
-use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
@@ -9,10 +8,11 @@ use super::codec::Codec;
 use super::context::{Context, Hand, SendError};
 use super::handle::{Office, Parcel};
 use super::handler::Handler;
-use super::session::{Errand, Session};
+use super::session::{Errand, Inbox, Session};
 use super::visit::Visit;
 use crate::words::error::Outcome;
 use crate::words::reason::{Cause, CloseReason};
+use crate::words::sync::lock;
 
 /// A codec and the handler of its frames.
 pub(super) struct Framed<C, H> {
@@ -50,10 +50,13 @@ where
         let Framed { codec, handler } = self;
         let mut run = Run { codec, handler, hand, office };
         if std::mem::take(&mut errand.open) {
+            if let Some(gate) = &run.hand.gate {
+                *lock(&gate.handler) = run.hand.handler;
+            }
             run.call(|handler, cx| handler.on_open(cx))?;
         }
         if let Some(inbox) = &mut errand.inbox {
-            run.parcels(&mut inbox.parcels)?;
+            run.parcels(inbox)?;
         }
         run.frames(input)?;
         if errand.is_done() && run.hand.timers.is_none() {
@@ -64,6 +67,11 @@ where
 
     fn close(&mut self, reason: &CloseReason) {
         self.handler.on_close(reason);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    fn handler_mut(&mut self) -> Option<&mut dyn std::any::Any> {
+        Some(&mut self.handler)
     }
 }
 
@@ -81,41 +89,47 @@ where
         call(self.handler, &mut cx).map_err(Cause::handler_failed)
     }
 
-    /// Encodes what other threads sent, and lets in those who visit.
-    fn parcels(&mut self, parcels: &mut VecDeque<Parcel>) -> Result<(), Cause> {
-        while self.hand.stays() {
-            match parcels.pop_front() {
-                None => break,
-                Some(Parcel::Visit(mut visit)) => match visit.take::<Visit<H, C::Message>>() {
+    /// Encodes what other threads sent, and lets in those who visit. Behind the last word of one
+    /// of these nothing is said, as behind a close of another thread.
+    fn parcels(&mut self, inbox: &mut Inbox) -> Result<(), Cause> {
+        while self.hand.stays() && self.hand.is_open() {
+            let Some(parcel) = inbox.parcels.pop_front() else { break };
+            match parcel {
+                Parcel::Visit(mut visit) => match visit.take::<Visit<H, C::Message>>() {
                     Some(visit) => self.call(visit)?,
                     // The handler is another one by now.
                     None => self.hand.misdirected_count += 1,
                 },
-                Some(Parcel::Noticed(parcel, key)) => {
-                    let before = self.hand.outbox.len_bytes();
-                    self.encode(*parcel)?;
-                    if self.hand.outbox.len_bytes() > before {
+                Parcel::Noticed(parcel, key) => {
+                    if self.encode(*parcel)? {
                         self.hand.note_flush(key);
                     }
                 }
-                Some(parcel) => self.encode(parcel)?,
+                parcel @ (Parcel::Bytes(_) | Parcel::Other(_)) => {
+                    self.encode(parcel)?;
+                }
             }
+        }
+        if inbox.closes && self.hand.stays() {
+            self.hand.close(Cause::Closed);
         }
         Ok(())
     }
 
-    fn encode(&mut self, parcel: Parcel) -> Result<(), Cause> {
+    /// True if it is queued.
+    fn encode(&mut self, parcel: Parcel) -> Result<bool, Cause> {
         let Some(message) = parcel.unpack::<C::Message>() else {
             // The codec is another one by now.
             self.hand.misdirected_count += 1;
-            return Ok(());
+            return Ok(false);
         };
         let before = self.hand.outbox.len_bytes();
         let encoded = self.codec.encode(message, &mut self.hand.outbox);
         encoded.map_err(|error| Cause::codec_failed(error.into()))?;
         match self.hand.check_overflow(before) {
             // Its sender is gone: the counter alone knows.
-            Ok(()) | Err(SendError::Full { .. }) => Ok(()),
+            Ok(()) => Ok(true),
+            Err(SendError::Full { .. }) => Ok(false),
             Err(_) => Err(Cause::Overflow),
         }
     }
@@ -150,7 +164,8 @@ where
     /// What happens seldom, after the frames.
     fn rest(&mut self, errand: &mut Errand, input: &mut BytesMut) -> Result<(), Cause> {
         if let Some(inbox) = &mut errand.inbox {
-            for key in std::mem::take(&mut inbox.flushed) {
+            while self.hand.stays() {
+                let Some(key) = inbox.flushed.pop_front() else { break };
                 self.call(|handler, cx| handler.on_flushed(cx, key))?;
             }
             // Before the end of input, at which most handlers finish: then room is of no use.
@@ -158,12 +173,22 @@ where
             if drained && self.hand.is_open() {
                 self.call(|handler, cx| handler.on_drained(cx))?;
             }
+            let lost = if self.hand.stays() { std::mem::take(&mut inbox.lagged) } else { 0 };
+            if lost > 0 && self.hand.is_open() {
+                self.call(|handler, cx| handler.on_lagged(cx, lost))?;
+            }
         }
         if errand.eof && self.hand.reads() {
             errand.eof = self.end_of_input(input)?;
             self.hand.eof_left = errand.eof;
         }
-        while self.hand.stays() {
+        // As many as are due by now: one that sets itself anew, due at once, takes its turn.
+        let now = self.hand.now;
+        let due = self.hand.timers.as_ref().map_or(0, |timers| timers.due_count(now));
+        for _ in 0..due {
+            if !self.hand.stays() {
+                break;
+            }
             let Some(key) = self.hand.pop_timer() else { break };
             self.call(|handler, cx| handler.on_timer(cx, key))?;
         }
@@ -193,7 +218,9 @@ where
                 if !input.is_empty() {
                     return Err(Cause::Truncated);
                 }
-                return self.call(|handler, cx| handler.on_eof(cx)).map(|()| false);
+                self.call(|handler, cx| handler.on_eof(cx))?;
+                // A successor is told, too.
+                return Ok(!self.hand.stays());
             };
             self.frame(frame)?;
         }

@@ -10,14 +10,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 use super::context::Context;
+use super::group::Seat;
 use super::job::Call;
 use super::visit::Visit;
+use crate::parts::pending::Shot;
 use crate::words::clock::Time;
 use crate::words::config::Timeouts;
 use crate::words::error::{Outcome, SpawnError};
 use crate::words::id::ConnId;
-use crate::words::sync::Arc;
 use crate::words::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::words::sync::{Arc, Mutex, lock};
 
 /// What each queued message costs beside its bytes, so that empty ones are bounded too.
 pub(crate) const MESSAGE_OVERHEAD_BYTES: usize = 64;
@@ -35,6 +37,12 @@ pub(crate) enum Command {
     Overflow(ConnId),
     /// A job that the connection had off-loaded is over; `None` if it panicked.
     Back { id: ConnId, result: Option<Parcel> },
+    /// Make it a member of this group; its seat was claimed.
+    Join(ConnId, Arc<Seat>),
+    /// End its membership.
+    Leave(ConnId, Arc<Seat>),
+    /// Tell all members.
+    Broadcast(Arc<Seat>, Shot),
 }
 
 /// Where commands go: the mailbox of the connection's reactor.
@@ -51,6 +59,17 @@ pub(crate) trait Post: Send + Sync {
     /// The reactor took, or dropped, messages of this cost.
     fn taken(&self, cost: usize) {
         let _ = cost;
+    }
+
+    /// Remembers a seat that is to be given up when the reactor ends; false if it has.
+    fn enroll(&self, seat: &Arc<Seat>) -> bool {
+        let _ = seat;
+        true
+    }
+
+    /// Forgets a seat that nobody claims any more.
+    fn dismiss(&self, seat: &Arc<Seat>) {
+        let _ = seat;
     }
 }
 
@@ -169,8 +188,8 @@ impl fmt::Debug for Parcel {
 /// Made when the first handle is asked for; a connection without handles has none.
 pub(crate) struct Gate {
     id: ConnId,
-    /// Of what type the handler was when the gate was made.
-    handler: TypeId,
+    /// Of what type the handler is, as its session said when it was opened.
+    pub(super) handler: Mutex<TypeId>,
     /// `OPEN`, `FINISHED` or `ENDED`; it only grows. Written (Release) by the reactor, and by
     /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
     /// dropped by the reactor.
@@ -193,7 +212,7 @@ impl Gate {
     pub(crate) fn new(id: ConnId, handler: TypeId, max: usize, post: Arc<dyn Post>) -> Self {
         Gate {
             id,
-            handler,
+            handler: Mutex::new(handler),
             state: AtomicU8::new(OPEN),
             posted: AtomicUsize::new(0),
             unsent: AtomicUsize::new(0),
@@ -310,6 +329,11 @@ impl<M: Send + 'static> Handle<M> {
         self.gate.state.load(Ordering::Acquire) != ENDED
     }
 
+    /// The mailbox of its reactor.
+    pub(crate) fn post(&self) -> &Arc<dyn Post> {
+        &self.gate.post
+    }
+
     /// Whether it had neither ended nor begun to end a moment ago.
     pub(crate) fn takes_messages(&self) -> bool {
         self.gate.state.load(Ordering::Acquire) == OPEN
@@ -423,7 +447,7 @@ impl<M: Send + 'static> Handle<M> {
         H: 'static,
         F: FnOnce(&mut H, &mut Context<'_, M>) -> Outcome + Send + 'static,
     {
-        if self.gate.handler != TypeId::of::<H>() {
+        if *lock(&self.gate.handler) != TypeId::of::<H>() {
             return Err(TrySendError::WrongHandler(call));
         }
         self.put(call, size_of::<F>(), |call| {
@@ -566,7 +590,6 @@ impl<M> StdError for TrySendError<M> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<Command>>);

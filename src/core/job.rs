@@ -203,10 +203,20 @@ impl Job {
             return false;
         };
         let input = &mut input.bytes;
+        let mut panicked = false;
         let served = catch_unwind(AssertUnwindSafe(|| {
             session.serve(errand, input, hand, office)?;
-            while let Some(successor) = hand.successor.take().filter(|_| hand.listens()) {
-                drop(std::mem::replace(session, successor));
+            while hand.listens() {
+                let Some(successor) = hand.successor.take() else { break };
+                let replaced = std::mem::replace(session, successor);
+                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(replaced))) {
+                    // The successor is opened all the same: it is the one who is told of the end.
+                    (panicked, hand.verdict) = (true, Verdict::Abort(Cause::HandlerPanicked));
+                    discard(payload);
+                }
+                if cfg!(switchboard_sim_mutant = "input_not_handed_on") {
+                    input.clear();
+                }
                 errand.open = true;
                 session.serve(errand, input, hand, office)?;
             }
@@ -215,15 +225,20 @@ impl Job {
         if let Some(unwanted) = hand.successor.take() {
             discard(Box::new(unwanted));
         }
+        // What was not done is not wanted any more, and does not wait for this box's next use; but
+        // notices are told, in order, to whoever closes in the middle of them, too.
+        if let Some(inbox) = errand.inbox.take() {
+            hand.flushed_left = inbox.flushed;
+        }
         match served {
-            Ok(Ok(())) => false,
+            Ok(Ok(())) => panicked,
             Ok(Err(Cause::Overflow)) => {
                 self.hand.abort(Cause::Overflow);
-                false
+                panicked
             }
             Ok(Err(cause)) => {
                 self.hand.close(cause);
-                false
+                panicked
             }
             Err(payload) => self.fail(payload),
         }

@@ -29,6 +29,12 @@ pub(crate) trait Session: Send {
 
     /// The last call.
     fn close(&mut self, reason: &CloseReason);
+
+    /// The handler, for a test that wants to look into it.
+    #[cfg(any(test, feature = "testing"))]
+    fn handler_mut(&mut self) -> Option<&mut dyn std::any::Any> {
+        None
+    }
 }
 
 impl fmt::Debug for dyn Session {
@@ -51,12 +57,23 @@ pub(crate) struct Errand {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) parcels: VecDeque<Parcel>,
+    /// The connection was closed behind them.
+    pub(crate) closes: bool,
     /// What these were counted for at the gate.
     pub(crate) posted_bytes: usize,
     /// Messages that the system has taken, of those that asked for a notice.
-    pub(crate) flushed: Vec<u64>,
+    pub(crate) flushed: VecDeque<u64>,
     /// Output has fallen to the low watermark.
     pub(crate) drained: bool,
+    /// Messages of its groups that it did not get.
+    pub(crate) lagged: u64,
+}
+
+impl Inbox {
+    /// Whether it holds what is served to a connection that finishes, and is `closing` or not.
+    pub(crate) fn is_due(&self, closing: bool) -> bool {
+        closing || !self.flushed.is_empty()
+    }
 }
 
 impl Errand {

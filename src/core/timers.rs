@@ -36,6 +36,11 @@ impl Timers {
         self.pending.first().map_or(Time::NEVER, |&(at, _)| at)
     }
 
+    /// How many are due at `now`.
+    pub(crate) fn due_count(&self, now: Time) -> usize {
+        self.pending.partition_point(|&(at, _)| at <= now)
+    }
+
     /// Takes the next timer that is due at `now`.
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<u64> {
         (self.next_due() <= now && !self.pending.is_empty()).then(|| self.pending.remove(0).1)
@@ -48,6 +53,12 @@ impl Timers {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// When each is due, and its key; the next one first.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Time, u64)> {
+        self.pending.iter().copied()
     }
 }
 

@@ -1,6 +1,7 @@
 //! `Desk`: what all threads may use of one reactor at any time; and what the reactors of a server
 //! share.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::Sender;
@@ -11,6 +12,7 @@ use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
 use super::request::{Answer, Asked, Request};
 use crate::core::dial::ConnectCause;
+use crate::core::group::Seat;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::{Call, Done};
 use crate::core::limits::{
@@ -97,6 +99,9 @@ pub(crate) struct Desk<K: Kernel> {
     full: AtomicBool,
     /// The grade and the pressure that this reactor acts upon, four bits each. SeqCst, as `used`.
     heeded: AtomicU8,
+    /// The seats of groups that have members here, or are about to, by their keys; `None` once the
+    /// reactor has ended. Locked under the roll of a group, never the other way round.
+    seats: Mutex<Option<HashMap<usize, Arc<Seat>>>>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
     /// Who takes free jobs; gone when the server is.
@@ -117,6 +122,7 @@ impl<K: Kernel> Desk<K> {
             posted: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             heeded: AtomicU8::new(0),
+            seats: Mutex::new(Some(HashMap::new())),
             clock: Box::new(clock),
             listening,
             spawner: OnceLock::new(),
@@ -155,6 +161,12 @@ impl<K: Kernel> Desk<K> {
             return Vec::new();
         }
         lock(&self.requests).take().unwrap_or_default()
+    }
+
+    /// No group has members here any more, nor ever again.
+    pub(crate) fn close_seats(&self) {
+        let seats = lock(&self.seats).take();
+        seats.into_iter().flatten().for_each(|(_, seat)| seat.give_up());
     }
 
     /// Connections that are asked for and not begun, each of which has a permit.
@@ -216,6 +228,17 @@ impl<K: Kernel> Post for Desk<K> {
 
     fn taken(&self, cost: usize) {
         self.posted.fetch_sub(cost, Ordering::Relaxed);
+    }
+
+    fn enroll(&self, seat: &Arc<Seat>) -> bool {
+        let mut seats = lock(&self.seats);
+        let there = seats.as_mut().map(|seats| seats.insert(seat.key(), Arc::clone(seat)));
+        there.is_some()
+    }
+
+    fn dismiss(&self, seat: &Arc<Seat>) {
+        let gone = lock(&self.seats).as_mut().and_then(|seats| seats.remove(&seat.key()));
+        drop(gone);
     }
 }
 
@@ -512,6 +535,7 @@ impl<K: Kernel> Common<K> {
     /// that hang in a handler too.
     pub(crate) fn close_requests(&self) {
         for desk in self.desks() {
+            desk.close_seats();
             for request in desk.close_requests() {
                 if matches!(request, Request::Dial(_)) {
                     desk.unplace();

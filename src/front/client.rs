@@ -54,7 +54,7 @@ impl Control {
     }
 
     /// Like [`connect`](Control::connect), with options of its own. One that is outside of its
-    /// range is told by the answer: [`ConnectCause::Options`](crate::client::ConnectCause::Options).
+    /// range is told by the answer, [`Options`](crate::client::ConnectCause::Options).
     pub fn connect_with<C, H>(
         &self,
         options: &ConnectOptions,

@@ -85,6 +85,8 @@ pub enum Cause {
     /// The connections of the server used as much memory as they may, `memory_max`, and this one
     /// held a great part of it.
     OutOfMemory,
+    /// A group that it was a member of resets those who do not keep up.
+    Lagged,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
@@ -171,7 +173,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 19] = [
+    pub(crate) const LABELS: [&'static str; 20] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -191,6 +193,7 @@ impl Cause {
         "drained",
         "io",
         "out_of_memory",
+        "lagged",
     ];
 
     /// The cause's place in [`Cause::LABELS`].
@@ -215,6 +218,7 @@ impl Cause {
             Cause::Drained => 16,
             Cause::Io(..) => 17,
             Cause::OutOfMemory => 18,
+            Cause::Lagged => 19,
         }
     }
 
@@ -241,7 +245,8 @@ impl Cause {
             | Cause::WriteStalled
             | Cause::Overflow
             | Cause::Evicted
-            | Cause::OutOfMemory => Blame::Limit,
+            | Cause::OutOfMemory
+            | Cause::Lagged => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -289,6 +294,7 @@ impl fmt::Display for Cause {
             Cause::Evicted => write!(f, "idle, it made room for another"),
             Cause::Refused => write!(f, "the filter did not let it in"),
             Cause::OutOfMemory => write!(f, "too much memory was used"),
+            Cause::Lagged => write!(f, "too far behind its group"),
             Cause::ServerStopped => write!(f, "the server was stopped"),
             Cause::Drained => write!(f, "the server drained"),
             Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, SockRef, Socket, Type};
+use switchboard::config::Listening;
 use switchboard::control::Snapshot;
 use switchboard::{Builder, CloseReason, Codec, Context, Handler, LengthPrefixed, Outcome, Server};
 
@@ -218,6 +219,10 @@ pub(crate) enum Call {
     Eof,
     Drained,
     Drain,
+    /// With its key.
+    Timer(u64),
+    /// A frame that had waited for too long.
+    Shed(Vec<u8>),
     /// With the label of the cause.
     Close(&'static str),
     Dropped,
@@ -277,6 +282,14 @@ impl Handler for Recorder {
         self.on(cx, Call::Drain)
     }
 
+    fn on_timer(&mut self, cx: &mut Context, key: u64) -> Outcome {
+        self.on(cx, Call::Timer(key))
+    }
+
+    fn on_shed(&mut self, cx: &mut Context, frame: BytesMut) -> Outcome {
+        self.on(cx, Call::Shed(frame.to_vec()))
+    }
+
     fn on_close(&mut self, reason: &CloseReason) {
         self.note(Call::Close(reason.cause().label()), Some(reason.clone()));
     }
@@ -297,16 +310,31 @@ pub(crate) fn serve<C>(
 where
     C: Codec<Frame = BytesMut, Message = Bytes> + Clone + Sync,
 {
+    serve_each(builder, codec, act, vec![Box::new(|_| {})])
+}
+
+/// Changes the settings of a listener.
+pub(crate) type Adapt = Box<dyn FnOnce(&mut Listening)>;
+
+/// The same with several listeners, each with settings of its own.
+pub(crate) fn serve_each<C>(
+    mut builder: Builder,
+    codec: C,
+    act: impl Fn(&mut Context, &Call) -> Outcome + Send + Sync + 'static,
+    listeners: Vec<Adapt>,
+) -> (Server, Journal)
+where
+    C: Codec<Frame = BytesMut, Message = Bytes> + Clone + Sync,
+{
     let (sender, notes) = channel();
     let act: Arc<Act> = Arc::new(act);
-    let server = builder
-        .listen("127.0.0.1:0", codec, move |peer| Recorder {
-            peer,
-            journal: sender.clone(),
-            act: Arc::clone(&act),
-        })
-        .start()
-        .expect("the server starts");
+    for adapt in listeners {
+        let (sender, act) = (sender.clone(), Arc::clone(&act));
+        let recorder =
+            move |peer| Recorder { peer, journal: sender.clone(), act: Arc::clone(&act) };
+        builder = builder.listen_with("127.0.0.1:0", codec.clone(), recorder, adapt);
+    }
+    let server = builder.start().expect("the server starts");
     (server, Journal { notes, read: RefCell::default() })
 }
 
@@ -316,7 +344,8 @@ pub(crate) fn by_default(cx: &mut Context, call: &Call) -> Outcome {
         Call::Frame(bytes) => cx.send(bytes.clone())?,
         Call::Eof => cx.finish(),
         Call::Drain => cx.close(),
-        Call::Open | Call::Drained | Call::Close(_) | Call::Dropped => {}
+        Call::Shed(_) => return Err("shed".into()),
+        Call::Open | Call::Drained | Call::Timer(_) | Call::Close(_) | Call::Dropped => {}
     }
     Ok(())
 }
@@ -329,6 +358,13 @@ impl Journal {
         while !self.read.borrow().iter().any(|note| note.peer == peer && note.call == *call) {
             self.read_on(deadline, call);
         }
+    }
+
+    /// What the handler for the client `peer` was called for up to now.
+    pub(crate) fn calls(&self, peer: SocketAddr) -> Vec<Call> {
+        self.read.borrow_mut().extend(self.notes.try_iter());
+        let read = self.read.borrow();
+        read.iter().filter(|note| note.peer == peer).map(|note| note.call.clone()).collect()
     }
 
     /// Waits until the connection of the client `peer` is gone: all calls, and why it ended.

@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
 use std::process::{self, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use switchboard::config::Placement;
+use switchboard::config::{Idle, Placement};
 use switchboard::control::{Control, Report};
 use switchboard::error::SendError;
-use switchboard::{CloseReason, Context, Handler, Outcome, Raw, handler_fn};
+use switchboard::{CloseReason, Context, Handler, LengthPrefixed, Outcome, Raw, handler_fn};
 
 use crate::server::Server;
 
@@ -126,6 +127,7 @@ fn descriptors_of_a_child() -> io::Result<String> {
 fn serve(settings: &str) {
     let barrier = Arc::new(Barrier::default());
     let mut builder = switchboard::Server::builder().reactors(2).workers(2);
+    let mut until_signal = false;
     for setting in settings.split_whitespace() {
         let (name, value) = setting.split_once('=').expect("NAME=NUMBER");
         let number: usize = value.parse().expect("a number");
@@ -137,12 +139,19 @@ fn serve(settings: &str) {
             "connections_max" => builder.limits(|l| l.connections_max = number),
             "write_stall_ms" => builder.limits(|l| l.timeouts.write_stall = Some(time)),
             "linger_ms" => builder.limits(|l| l.timeouts.linger = Some(time)),
+            "idle_ms" => builder.limits(|l| l.timeouts.idle = Idle::After(time)),
+            "first_frame_ms" => builder.limits(|l| l.timeouts.first_frame = Some(time)),
+            "frame_ms" => builder.limits(|l| l.timeouts.frame = Some(time)),
+            "drain_spread_ms" => {
+                until_signal = true;
+                builder.drain_spread(time)
+            }
             "events_per_turn" => builder.limits(|l| l.events_per_turn = number),
             "send_max_bytes" => builder.limits(|l| l.send_max_bytes = number),
             _ => panic!("there is no setting {name}"),
         };
     }
-    let server = builder
+    let builder = builder
         .listen("127.0.0.1:0", Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
         .listen("127.0.0.1:0", Raw::new(), {
             let barrier = Arc::clone(&barrier);
@@ -155,16 +164,30 @@ fn serve(settings: &str) {
         .listen("127.0.0.1:0", Raw::new(), |peer| -> Servant {
             panic!("as asked, for {peer}, before there is a handler")
         })
-        .start()
-        .expect("the server starts");
-    let addrs = server.local_addrs();
-    say(&format!("ready {} {} {} {}", process::id(), addrs[0], addrs[1], addrs[2]));
+        // Whose frames have a beginning and an end.
+        .listen("127.0.0.1:0", LengthPrefixed::u32(), |_| handler_fn(|cx, frame| cx.send(frame)))
+        .on_start(tell_addrs);
+    if until_signal {
+        // Nobody reads orders then, but the end of the test is noticed.
+        drop(thread::spawn(|| io::copy(&mut io::stdin().lock(), &mut io::sink()).map(gone)));
+        return tell_report(&builder.run().expect("it ends by a signal"));
+    }
+    let server = builder.start().expect("the server starts");
     let control = server.control();
     let listener = thread::spawn(move || obey(&control));
     let report = server.wait().expect("the server goes on until it is stopped");
     barrier.open();
     drop(listener);
     tell_report(&report);
+}
+
+fn tell_addrs(addrs: &[SocketAddr]) {
+    let [echo, orders, broken, frames] = addrs else { panic!("four listeners") };
+    say(&format!("ready {} {echo} {orders} {broken} {frames}", process::id()));
+}
+
+fn gone(_: u64) {
+    process::exit(0);
 }
 
 /// Reads orders; the end of input means that the test is gone.
@@ -205,10 +228,12 @@ fn tell_snapshot(control: &Control) {
 
 fn tell_report(report: &Report) {
     let mut line = format!(
-        "report opened={} ended={} stuck={}",
+        "report opened={} ended={} stuck={} asked={} elapsed_ms={}",
         report.opened,
         report.closed_count(),
-        report.stuck
+        report.stuck,
+        report.asked,
+        report.elapsed.as_millis()
     );
     for (label, count) in &report.closed {
         line += &format!(" {label}={count}");

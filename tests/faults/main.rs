@@ -28,9 +28,13 @@ mod injected;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod pauses;
 #[cfg(test)]
 mod resources;
+#[cfg(test)]
+mod silent;
 #[cfg(test)]
 mod stalled;
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(crate) struct Server {
     pub(crate) orders: SocketAddr,
     /// Where no handler can be made.
     pub(crate) broken: SocketAddr,
+    /// Where it echoes frames with a length before them.
+    pub(crate) frames: SocketAddr,
 }
 
 impl Server {
@@ -76,6 +78,7 @@ impl Server {
             addr: words[1].parse().expect("an address"),
             orders: words[2].parse().expect("an address"),
             broken: words[3].parse().expect("an address"),
+            frames: words[4].parse().expect("an address"),
         }
     }
 
@@ -149,6 +152,11 @@ impl Server {
     /// ended as it should.
     pub(crate) fn stop(mut self) -> Numbers {
         writeln!(self.stdin, "stop").expect("the server lives");
+        self.ended()
+    }
+
+    /// The same for one that is about to end by itself.
+    pub(crate) fn ended(mut self) -> Numbers {
         let report = numbers(&read_answer(&mut self.stdout, "report"));
         assert_eq!(report["opened"], report["ended"], "{report:?}");
         let ended = wait_for(|| !matches!(self.child.try_wait(), Ok(None)));

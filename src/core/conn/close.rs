@@ -32,6 +32,7 @@ impl Connection {
         if self.send == SendHalf::Open {
             self.send = SendHalf::Finishing;
             self.flags.peer_first = self.recv == RecvHalf::Finished;
+            self.abandon_broadcasts();
             self.forget_parcels();
             self.tell_gate();
         }
@@ -49,13 +50,15 @@ impl Connection {
 
     /// Another thread asked for a close: after what was sent before.
     pub(crate) fn handle_close(&mut self, now: Time, rules: Rules<'_>) {
-        let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
+        let inbox = self.inbox.take();
+        let inbox = inbox.filter(|inbox| !inbox.parcels.is_empty() || !inbox.flushed.is_empty());
         self.close(Cause::Closed, now, rules);
         let Some(mut inbox) = inbox else { return };
         if self.flags.dead {
             return self.count_taken(inbox.posted_bytes);
         }
-        inbox.drained = false;
+        (inbox.drained, inbox.lagged) = (false, 0);
+        inbox.closes |= !inbox.parcels.is_empty();
         self.inbox = Some(inbox);
     }
 
@@ -143,6 +146,7 @@ impl Connection {
         }
         self.forget_parcels();
         self.inbox = None;
+        self.abandon_broadcasts();
         self.tell_gate();
     }
 
@@ -163,6 +167,12 @@ impl Connection {
     /// Whether it waits for nothing but the end of its peer.
     pub(crate) fn lingers(&self) -> bool {
         self.send == SendHalf::Closed && self.flags.discarding && !self.flags.dead
+    }
+
+    /// Whether it has begun to; answered once.
+    #[inline]
+    pub(crate) fn begins_to_linger(&mut self) -> bool {
+        std::mem::take(&mut self.flags.lingers_anew)
     }
 
     /// How the socket of a dead connection is to be closed.

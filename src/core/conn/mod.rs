@@ -12,10 +12,13 @@
 //! Half-close is no special case: the connection is over when both halves are and nothing waits.
 
 mod close;
+mod groups;
 mod halves;
 mod held;
 mod idleness;
 mod memory;
+#[cfg(any(test, feature = "testing"))]
+mod look;
 mod rules;
 mod times;
 #[cfg(test)]
@@ -26,6 +29,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
+use self::groups::Groups;
 use self::halves::{RecvHalf, SendHalf};
 use self::memory::Ration;
 pub(crate) use self::memory::{Account, Change, Holding};
@@ -93,6 +97,8 @@ pub(crate) struct Connection {
     timers: Option<Box<Timers>>,
     /// What it is held to, if its rates are bounded.
     shape: Option<Box<Shape>>,
+    /// The groups that it is a member of.
+    groups: Option<Box<Groups>>,
     /// When a write stall or the linger is over; `NEVER` if neither is on.
     output_by: Time,
     /// When the peer was last heard of.
@@ -154,6 +160,8 @@ struct Flags {
     peer_first: bool,
     /// Input is read only to be thrown away.
     discarding: bool,
+    /// It has begun to wait for nothing but the end of its peer, which the engine does not know.
+    lingers_anew: bool,
     /// The socket is to be closed, or is.
     dead: bool,
     /// ... with RST.
@@ -176,6 +184,7 @@ impl Connection {
             account: None,
             timers: None,
             shape: None,
+            groups: None,
             output_by: Time::NEVER,
             last_seen: now,
             ready_since: now,
@@ -208,10 +217,11 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len_bytes())
     }
 
-    /// Memory that it holds beside its record, in bytes: input and output, to the byte.
+    /// Memory that it holds beside its record, in bytes: input and output, to the byte, and what
+    /// waits of its groups, as that is counted.
     pub(crate) fn held_bytes(&self) -> usize {
         let input = self.partial.as_ref().map_or(0, |partial| partial.len());
-        input + self.queued_bytes()
+        input + self.queued_bytes() + self.pending_bytes()
     }
 
     /// Puts it into the ready list; false if it stands there already.
@@ -238,10 +248,17 @@ impl Connection {
         }
         let at_rest = self.session.is_some();
         let may_read = flags.readable && self.recv == RecvHalf::Open && !self.holds_input();
-        if flags.hangup && !may_read {
+        let held = (flags.choked || flags.paused) && !flags.discarding;
+        if flags.hangup && (!may_read || held) {
             return Next::Probe;
         }
-        if flags.discarding && self.inbox.is_some() && at_rest {
+        // The last calls are made before the end of the connection.
+        let forgets = cfg!(switchboard_sim_mutant = "last_notice_lost");
+        let last = flags.discarding || (self.send == SendHalf::Finishing && !forgets);
+        if last
+            && at_rest
+            && self.inbox.as_ref().is_some_and(|inbox| inbox.is_due(flags.discarding))
+        {
             return Next::Serve;
         }
         if self.outbox.is_none() && self.send == SendHalf::Finishing && !self.is_out() {
@@ -275,7 +292,7 @@ impl Connection {
     }
 
     /// The kernel says that the connection is broken, or that both sides have finished. While we
-    /// read, a read tells which; but we may not.
+    /// read, a read tells which; but we may not, by the protocol's wish or for want of room.
     pub(crate) fn handle_hangup(&mut self) {
         self.flags.hangup = true;
     }
@@ -360,6 +377,10 @@ impl Connection {
         let inbox = self.inbox.take();
         if let Some(inbox) = &inbox {
             hand.posted_bytes = inbox.posted_bytes;
+            if inbox.closes {
+                // What was sent before the close is said as if there were none yet.
+                hand.verdict = Verdict::Open;
+            }
         }
         Some((session, Errand { open: false, eof, drain, inbox }))
     }
@@ -422,6 +443,14 @@ impl Connection {
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
         self.obey(verdict, now, rules);
+        if !hand.flushed_left.is_empty() {
+            let mut left = std::mem::take(&mut hand.flushed_left);
+            if !self.flags.dead {
+                let inbox = self.inbox_mut();
+                left.append(&mut inbox.flushed);
+                inbox.flushed = left;
+            }
+        }
         // The job may have made the gate only now.
         self.tell_gate();
         self.end_if_over();
@@ -473,6 +502,8 @@ impl Connection {
         let queued = self.queued_bytes();
         let marks = self.marks.get_or_insert_default();
         for (end, key) in hand.marks.drain(..) {
+            let early = cfg!(switchboard_sim_mutant = "notice_early");
+            let gone = if early { end } else { gone };
             marks.set(queued + end.saturating_sub(gone), key);
         }
         self.tell_flushed();
@@ -481,7 +512,7 @@ impl Connection {
     fn tell_flushed(&mut self) {
         let Some(marks) = &mut self.marks else { return };
         while let Some(key) = marks.pop_passed() {
-            self.inbox.get_or_insert_default().flushed.push(key);
+            self.inbox.get_or_insert_default().flushed.push_back(key);
         }
         if marks.is_empty() {
             self.marks = None;
@@ -513,13 +544,14 @@ impl Connection {
                 self.inbox_mut().drained = true;
             }
         }
-        if let Some(gate) = &self.gate {
-            gate.publish_unsent(left);
-        }
-        if left == 0 {
+        let is_empty = left == 0 && !self.feed();
+        if is_empty {
             self.outbox = None;
         }
-        left == 0
+        if let Some(gate) = &self.gate {
+            gate.publish_unsent(self.queued_bytes());
+        }
+        is_empty
     }
 
     /// The system took no more output.
@@ -557,12 +589,14 @@ impl Connection {
     }
 
     /// The server drains: the session is to be asked to come to an end, after the input that has
-    /// arrived already; whether there is some, a read shall tell.
-    pub(crate) fn handle_drain(&mut self, now: Time) {
-        if !self.flags.dead && !self.flags.discarding {
+    /// arrived already; whether there is some, a read shall tell. False if it is closing anyway.
+    pub(crate) fn handle_drain(&mut self, now: Time) -> bool {
+        let goes_on = !self.flags.dead && !self.flags.discarding;
+        if goes_on {
             self.flags.drain_due = true;
             self.handle_readable(false, now);
         }
+        goes_on
     }
 
     fn inbox_mut(&mut self) -> &mut Inbox {

@@ -14,8 +14,11 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 mod close;
+mod deadlines;
+mod groups;
 mod random;
 mod shaped;
+mod times;
 
 pub(super) const HIGH: usize = 100;
 pub(super) const LOW: usize = 50;
@@ -248,6 +251,9 @@ impl Rig {
                 Command::Back { result, .. } => self.conn.handle_back(result),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
                 Command::Overflow(_) => self.conn.abort(Cause::Overflow),
+                Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => {
+                    unreachable!("no test here posts one")
+                }
             }
             self.check();
         }
@@ -353,6 +359,7 @@ impl Rig {
         let mut hand = Hand::blank();
         let taken = self.conn.take_session(id(), &mut hand, rules(&self.limits));
         let (session, errand) = taken.expect("the session is at rest");
+        hand.now = self.now;
         self.drained_seen += usize::from(errand.is_drained());
         self.eofs_seen += usize::from(errand.eof);
         assert!(!errand.eof || self.peer.incoming == 0);
@@ -416,7 +423,8 @@ impl Rig {
         let stall = if conn.holds_output() { Time::NEVER } else { self.stall };
         let deadline = if lingers { conn.output_by } else { stall };
         assert_eq!(conn.output_by, deadline, "a write stall is per byte of progress");
-        assert!(!lingers || deadline != Time::NEVER);
+        let endless = self.limits.timeouts.linger.is_none();
+        assert!(!lingers || deadline != Time::NEVER || endless);
         assert!(deadline == Time::NEVER || conn.outbox.is_some() || lingers);
         assert_eq!(conn.flags.choked, self.crossings.0 > self.crossings.1);
         assert!(
@@ -443,6 +451,7 @@ impl Rig {
             Command::Close(_) | Command::Abort(_) | Command::Overflow(_) | Command::Back { .. } => {
                 0
             }
+            Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => 0,
         });
         let waiting = conn.inbox.as_ref().map_or(0, |inbox| inbox.posted_bytes);
         let encoding = self.out.as_ref().map_or(0, |out| out.hand.posted_bytes);

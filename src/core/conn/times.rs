@@ -44,9 +44,10 @@ impl Connection {
         self.output_by.min(timer).min(owed).min(self.held_until())
     }
 
-    /// Its deadline is entered in the wheel.
+    /// Its deadline is entered in the wheel. While its session is out that is not yet what the peer
+    /// owes: so it is said again when that is back.
     pub(crate) fn handle_armed(&mut self) {
-        self.flags.sooner = false;
+        self.flags.sooner = self.flags.out && !self.flags.dead;
     }
 
     /// A deadline may have come: whether it has, and news of the peer would put it off.
@@ -201,6 +202,17 @@ impl Connection {
         self.flags.sooner = true;
     }
 
+    /// For so long it was not read, because a call that was not for a frame took its time, or
+    /// waited for a thread. A frame that has begun gets no more for that, or a peer that sends a
+    /// byte now and then would live for ever on the time that each waits. But who waits for
+    /// `on_open` may wait for a greeting.
+    fn stand_still(&mut self, time: Duration) {
+        self.last_seen = self.last_seen + time;
+        if self.flags.opening {
+            self.frame_since = self.frame_since + time;
+        }
+    }
+
     /// Frames were handled.
     #[inline]
     pub(super) fn note_frames(&mut self, now: Time) {
@@ -253,6 +265,8 @@ impl Connection {
     pub(super) fn take_times_back(&mut self, hand: &mut Hand, now: Time) {
         if hand.frames_count > 0 {
             self.note_frames(now);
+        } else {
+            self.stand_still(now.since(hand.now));
         }
         self.timers = hand.timers.take().filter(|timers| !timers.is_empty());
         self.flags.sooner |= self.timers.is_some();
@@ -278,6 +292,7 @@ impl Connection {
     /// When our side was closed, in which the peer's end is awaited.
     pub(super) fn linger(&mut self, now: Time, rules: Rules<'_>) {
         debug_assert_eq!(self.send, SendHalf::Closed);
+        self.flags.lingers_anew = true;
         self.await_until(now.after(self.timeouts(rules).linger));
     }
 }

@@ -58,8 +58,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn say_goodbye(&mut self) {
         while let Some(id) = self.farewells.as_mut().and_then(|rest| rest.pop_due(self.io.now)) {
             if let Some(entry) = self.table.get_mut(id) {
-                self.io.counters.asked += 1;
-                entry.conn.handle_drain(self.io.now);
+                self.io.counters.asked += u64::from(entry.conn.handle_drain(self.io.now));
                 self.io.advance(id, entry, May::Queue);
             }
         }

@@ -21,8 +21,7 @@ impl<K: Kernel> Reactor<K> {
         None
     }
 
-    /// Resets those that have waited longest for their peer to finish, if there are too many. Who
-    /// closed a connection in the meantime by `finish` first is found among them, too, and counts.
+    /// Resets those that have waited longest for their peer to finish, if there are too many.
     fn bound_lingering(&mut self) {
         let max = self.io.common.limits.lingering_max.div_ceil(self.io.common.desks().len());
         if self.io.lingering.len() <= max {
@@ -56,6 +55,7 @@ impl<K: Kernel> Reactor<K> {
         if entry.conn.is_out() {
             return None;
         }
+        self.fans.leave_all(id, &mut self.table);
         let mut entry = self.table.remove(id)?;
         if let Some(timer) = entry.conn.timer_mut().take() {
             self.io.wheel.cancel(timer, id);

@@ -111,7 +111,7 @@ impl<K: Kernel> Io<K> {
         let job = loop {
             match (entry.conn.next(), may) {
                 (Next::Write, _) => self.write(id, entry),
-                (Next::Finish, _) => self.finish(id, entry),
+                (Next::Finish, _) => self.finish(entry),
                 (Next::Probe, _) => self.probe(entry),
                 (Next::Read, May::Serve) if self.throttles(id, entry) => {}
                 (Next::Read, May::Serve) => {
@@ -146,6 +146,9 @@ impl<K: Kernel> Io<K> {
                 }
             }
         };
+        if entry.conn.begins_to_linger() {
+            self.lingering.push_back(id);
+        }
         self.settle(id, entry);
         self.arm(id, entry);
         job
@@ -365,7 +368,7 @@ impl<K: Kernel> Io<K> {
     }
 
     /// Sends FIN; left to the closing of the socket if that comes next anyway.
-    fn finish(&mut self, id: ConnId, entry: &mut Entry<K>) {
+    fn finish(&mut self, entry: &mut Entry<K>) {
         if !entry.conn.ends_with_finish() {
             let Some(stream) = entry.stream.as_mut() else { return };
             if let Err(error) = self.kernel.shutdown_write(stream) {
@@ -374,9 +377,6 @@ impl<K: Kernel> Io<K> {
             }
         }
         entry.conn.handle_finished(self.kernel.now(), self.rules(entry.door));
-        if entry.conn.lingers() {
-            self.lingering.push_back(id);
-        }
     }
 
     /// Starts to watch a connection that is not watched yet: most often one that was read right

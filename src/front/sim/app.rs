@@ -1,15 +1,19 @@
 //! `App`: the protocol that the simulated server speaks, and the book it keeps of every call.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::circle::{Circle, Span};
 use super::kernel::id_of;
 use super::net::Net;
+use super::notice::Notices;
 use super::random::{Odds, Random};
 use super::trace::Note;
+use crate::core::codec::LengthPrefixed;
 use crate::core::context::{Context, SendError};
 use crate::core::handle::Handle;
 use crate::core::handler::Handler;
@@ -24,6 +28,8 @@ use crate::words::sync::lock;
 pub(super) struct App {
     pub(super) book: Mutex<Book>,
     pub(super) net: Arc<Mutex<Net>>,
+    /// Closures that were posted and are not dropped.
+    pub(super) visits: Arc<AtomicUsize>,
 }
 
 /// What the handlers did.
@@ -35,7 +41,8 @@ pub(super) struct Book {
     pub(super) handles: Vec<(usize, Handle)>,
     /// How long the job that has just run shall have taken.
     pub(super) stall: Option<Duration>,
-    random: Random,
+    pub(super) circles: Vec<Circle>,
+    pub(super) random: Random,
 }
 
 /// The life of one connection as its handler saw it.
@@ -45,6 +52,8 @@ pub(super) struct Life {
     pub(super) opened: u32,
     pub(super) closed: u32,
     pub(super) dropped: u32,
+    /// Times that a handler put another one into its place.
+    pub(super) switched: u32,
     pub(super) name: Option<ConnId>,
     /// Frames that were handled, and those that were answered.
     pub(super) frames: u32,
@@ -59,12 +68,18 @@ pub(super) struct Life {
     pub(super) abort_asked: bool,
     pub(super) finish_asked: bool,
     pub(super) overflowed: bool,
+    /// It may be reset for being behind.
+    pub(super) lagged_out: bool,
+    /// When it was a member of which circle, and how many losses it was told of.
+    pub(super) spans: BTreeMap<usize, Vec<Span>>,
+    pub(super) lagged: u64,
     pub(super) drain_told: bool,
     /// When the last frame was handled.
     pub(super) handled_at: Time,
     /// Timers that are set, by their key.
     pub(super) timers: BTreeMap<u64, Time>,
     pub(super) paused: bool,
+    pub(super) notices: Notices,
     pub(super) reason: Option<CloseReason>,
 }
 
@@ -83,17 +98,31 @@ pub(super) enum Op {
     Flood,
     /// Send it back from another thread as well, from now on.
     Share,
+    /// Send it back; another handler with another codec goes on.
+    Switch,
     /// What another thread sends.
     Push,
     /// What belongs to a flood.
     Drop,
+    /// What a group was told.
+    Cast,
 }
 
 /// The payload of a planned panic; one that tells the panic hook nothing.
 struct Planned;
 
-const OPS: [Op; 8] =
-    [Op::Echo, Op::Close, Op::Finish, Op::Abort, Op::Flood, Op::Share, Op::Push, Op::Drop];
+const OPS: [Op; 10] = [
+    Op::Echo,
+    Op::Close,
+    Op::Finish,
+    Op::Abort,
+    Op::Flood,
+    Op::Share,
+    Op::Switch,
+    Op::Push,
+    Op::Drop,
+    Op::Cast,
+];
 
 /// Messages of a flood, and the size of each.
 const FLOOD: (u32, usize) = (20, 300);
@@ -136,15 +165,17 @@ pub(super) fn parse(bytes: &[u8], id: usize) -> Result<(Op, u32), String> {
 }
 
 impl App {
-    pub(super) fn new(net: Arc<Mutex<Net>>, random: Random) -> Self {
-        let book = Book { lives: Vec::new(), handles: Vec::new(), stall: None, random };
-        App { book: Mutex::new(book), net }
+    pub(super) fn new(net: Arc<Mutex<Net>>, circles: bool, mut random: Random) -> Self {
+        let circles = if circles { Circle::draw(&mut random) } else { Vec::new() };
+        let (lives, handles, stall) = (Vec::new(), Vec::new(), None);
+        let book = Book { lives, handles, stall, circles, random };
+        App { book: Mutex::new(book), net, visits: Arc::default() }
     }
 
     /// Makes the handler of a new connection.
     pub(super) fn handler(self: &Arc<Self>, id: usize) -> Talker {
         self.enter(id, "made", |life| life.made += 1);
-        Talker { app: Arc::clone(self), id }
+        Talker { app: Arc::clone(self), id, number: 0 }
     }
 
     /// Notes a call, and lets it panic, fail or stall as the faults will have it.
@@ -156,7 +187,8 @@ impl App {
             let faults = &net.faults;
             (faults.panic, faults.fail, faults.stall, faults.delay)
         };
-        let late = book.life(id).dropped > 0 || (book.life(id).closed > 0 && call != "drop");
+        let life = book.life(id);
+        let late = life.dropped > life.switched || (life.closed > 0 && call != "drop");
         if late {
             lock(&self.net).fail(format!("`{call}` of socket {id} after its end"));
         }
@@ -207,8 +239,11 @@ impl App {
             _ => {
                 let number = book.life(id).pushes;
                 let len = book.random.magnitude(1, 2_000);
+                let visits = book.random.one_in(3);
                 drop(book);
-                if handle.try_send(frame(Op::Push, id, number, len)).is_ok() {
+                if visits {
+                    self.visit(id, &handle, number, len);
+                } else if handle.try_send(frame(Op::Push, id, number, len)).is_ok() {
                     lock(&self.book).life(id).pushes += 1;
                 }
             }
@@ -233,13 +268,18 @@ impl Book {
 /// The handler of one connection.
 #[derive(Debug)]
 pub(super) struct Talker {
-    app: Arc<App>,
-    id: usize,
+    pub(super) app: Arc<App>,
+    pub(super) id: usize,
+    /// How many were in its place before.
+    number: u32,
 }
 
 impl Talker {
     /// Notes a call of ours; an error if it is to fail.
-    fn enter(&self, call: &'static str, note: impl FnOnce(&mut Life)) -> Outcome {
+    pub(super) fn enter(&self, call: &'static str, note: impl FnOnce(&mut Life)) -> Outcome {
+        if lock(&self.app.book).life(self.id).switched != self.number {
+            self.broken(&format!("`{call}` of a handler that was replaced"));
+        }
         if self.app.enter(self.id, call, note) { Err("planned".into()) } else { Ok(()) }
     }
 
@@ -251,8 +291,8 @@ impl Talker {
         lock(&self.app.net).fail(format!("socket {}: {what}", self.id));
     }
 
-    fn send(&self, cx: &mut Context<'_>, message: Bytes) -> Outcome {
-        match cx.send(message) {
+    pub(super) fn send(&self, cx: &mut Context<'_>, message: Bytes) -> Outcome {
+        match self.say(cx, message) {
             Ok(()) => Ok(()),
             Err(SendError::Overflow { .. }) => {
                 self.note(|life| life.overflowed = true);
@@ -264,6 +304,22 @@ impl Talker {
             }
         }
     }
+}
+
+impl Talker {
+    /// Puts another one into its place, whose frames have another width of length: 2 and 4 bytes
+    /// in turns.
+    fn switch(&self, cx: &mut Context<'_>) {
+        let number = self.number + 1;
+        self.note(|life| life.switched = number);
+        let successor = Talker { app: Arc::clone(&self.app), id: self.id, number };
+        cx.switch(codec(number), successor);
+    }
+}
+
+/// The codec of the handler with this number.
+pub(super) fn codec(number: u32) -> LengthPrefixed {
+    if number % 2 == 0 { LengthPrefixed::u16() } else { LengthPrefixed::u32() }
 }
 
 /// The timer that ends a pause.
@@ -335,7 +391,9 @@ impl Handler for Talker {
         self.enter("on_open", |life| {
             life.opened += 1;
             life.name = Some(cx.id());
-        })
+        })?;
+        lock(&self.app.book).begin_in_circle(self.id, cx);
+        Ok(())
     }
 
     fn on_frame(&mut self, cx: &mut Context<'_>, frame_in: BytesMut) -> Outcome {
@@ -357,11 +415,12 @@ impl Handler for Talker {
                 return Err("not understood".into());
             }
         };
-        if number != expected || opened != 1 {
+        if number != expected || opened != self.number + 1 {
             self.broken(&format!("frame {number} instead of {expected}; opened {opened} times"));
         }
         self.enter("on_frame", |life| life.frames += 1)?;
         self.use_timers(cx);
+        lock(&self.app.book).use_circles(self.id, cx);
         if op == Op::Abort {
             self.note(|life| life.abort_asked = true);
             cx.abort();
@@ -387,7 +446,8 @@ impl Handler for Talker {
                 let handle = cx.handle();
                 lock(&self.app.book).handles.push((self.id, handle));
             }
-            Op::Echo | Op::Abort | Op::Push | Op::Drop => {}
+            Op::Switch => self.switch(cx),
+            Op::Echo | Op::Abort | Op::Push | Op::Drop | Op::Cast => {}
         }
         Ok(())
     }
@@ -398,8 +458,25 @@ impl Handler for Talker {
         Ok(())
     }
 
+    fn on_flushed(&mut self, _: &mut Context<'_>, key: u64) -> Outcome {
+        let told = {
+            let mut book = lock(&self.app.book);
+            let net = lock(&self.app.net);
+            book.life(self.id).notices.take(key, &net, self.id)
+        };
+        told.unwrap_or_else(|what| self.broken(&what));
+        self.enter("on_flushed", |_| {})
+    }
+
     fn on_drained(&mut self, _: &mut Context<'_>) -> Outcome {
         self.enter("on_drained", |_| {})
+    }
+
+    fn on_lagged(&mut self, _: &mut Context<'_>, lost: u64) -> Outcome {
+        if lost == 0 {
+            self.broken("told of no losses");
+        }
+        self.enter("on_lagged", |life| life.lagged += lost)
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_>, key: u64) -> Outcome {

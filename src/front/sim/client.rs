@@ -1,8 +1,10 @@
 //! `Client`: a simulated client, which knows what it must get back and complains if it does not.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::{HEAD, Op, frame, parse};
+use super::circle::CIRCLE;
 use super::net::{Net, Received, Socket};
 use super::plan::{FAREWELL, Plan};
 use super::random::Random;
@@ -26,7 +28,11 @@ pub(super) struct Client {
     /// Replies that came.
     pub(super) replies: u32,
     pushes: u32,
+    /// Handlers that it has seen replaced.
+    switched: u32,
     drops: u32,
+    /// What it was told as a member of circles.
+    pub(super) heard: BTreeMap<usize, Vec<u32>>,
     act_at: Time,
     /// Who was deaf and silent now says at least that it is at the end.
     calm: bool,
@@ -96,7 +102,9 @@ impl Client {
             received: 0,
             replies: 0,
             pushes: 0,
+            switched: 0,
             drops: 0,
+            heard: BTreeMap::new(),
             act_at,
             calm: false,
             end: None,
@@ -192,10 +200,13 @@ impl Client {
     /// It has this socket, and says what it has to say.
     fn prepare(&mut self, id: usize) {
         self.socket = Some(id);
+        let mut switched = 0;
         for (number, &(op, len)) in (0..).zip(&self.script.frames) {
             let payload = frame(op, id, number, len);
-            let len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-            self.output.extend_from_slice(&len.to_be_bytes());
+            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+            let prefix = len.to_be_bytes();
+            self.output.extend_from_slice(&prefix[prefix.len() - width(switched)..]);
+            switched += u32::from(op == Op::Switch);
             self.output.extend_from_slice(&payload);
             self.ends.push(self.output.len());
         }
@@ -304,9 +315,14 @@ impl Client {
             return if alone { Ok(()) } else { Err(String::from("a farewell among replies")) };
         }
         loop {
-            let Some(&[high, low]) = self.input.get(..2) else { return Ok(()) };
-            let len = usize::from(u16::from_be_bytes([high, low]));
-            let Some(payload) = self.input.get(2..2 + len) else { return Ok(()) };
+            let width = width(self.switched);
+            let Some(prefix) = self.input.get(..width) else { return Ok(()) };
+            let len = prefix.iter().fold(0, |len, &byte| len << 8 | usize::from(byte));
+            let Some(payload) = self.input.get(width..width + len) else { return Ok(()) };
+            if payload.first() == Some(&Op::Cast.code()) {
+                self.hear(width, len)?;
+                continue;
+            }
             let (op, number) = parse(payload, id)?;
             let expected = match op {
                 Op::Push => &mut self.pushes,
@@ -317,7 +333,14 @@ impl Client {
                     }
                     &mut self.drops
                 }
-                Op::Echo | Op::Close | Op::Finish | Op::Abort | Op::Flood | Op::Share => {
+                Op::Echo
+                | Op::Close
+                | Op::Finish
+                | Op::Abort
+                | Op::Flood
+                | Op::Share
+                | Op::Switch
+                | Op::Cast => {
                     let asked = self.script.frames.get(number as usize);
                     if asked != Some(&(op, len - HEAD)) {
                         return Err(format!("a reply to what was never sent: {op:?} {number}"));
@@ -329,9 +352,32 @@ impl Client {
                 return Err(format!("{op:?} {number} came instead of {expected}"));
             }
             *expected += 1;
-            self.input.drain(..2 + len);
+            self.switched += u32::from(op == Op::Switch);
+            self.input.drain(..width + len);
         }
     }
+}
+
+impl Client {
+    /// Takes a message of a circle from the input: those of one circle come in order, each once.
+    fn hear(&mut self, width: usize, len: usize) -> Result<(), String> {
+        let payload: Vec<u8> = self.input.drain(..width + len).skip(width).collect();
+        let whose = payload.get(1..5).ok_or("a short frame")?;
+        let whose = whose.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+        let circle = whose.checked_sub(CIRCLE).ok_or("a message of no circle")?;
+        let (_, number) = parse(&payload, whose)?;
+        let heard = self.heard.entry(circle).or_default();
+        if let Some(last) = heard.last().filter(|&&last| last >= number) {
+            return Err(format!("message {number} of circle {circle} came after {last}"));
+        }
+        heard.push(number);
+        Ok(())
+    }
+}
+
+/// The bytes of a length, as the handler with this number has them.
+fn width(number: u32) -> usize {
+    if number % 2 == 0 { 2 } else { 4 }
 }
 
 impl Script {
@@ -344,6 +390,8 @@ impl Script {
                 _ if plan.is_scarce() && random.one_in(3) => Op::Flood,
                 0 => Op::Flood,
                 1..4 => Op::Share,
+                // Members of a group speak alike.
+                4 | 5 if !plan.circles => Op::Switch,
                 _ => Op::Echo,
             };
             frames.push((op, random.magnitude(1, 3_000) - 1));

@@ -1,16 +1,25 @@
 //! `judge`: what must be true of every connection once it is over, and whether an end was fair.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::Life;
+use super::circle::judge_member;
 use super::client::{Client, End};
 use super::net::{Facts, Net, ServerEnd};
 use super::plan::Plan;
 use crate::words::config::Idle;
 use crate::words::reason::{Cause, CloseReason};
 
-/// What is wrong with the story of one client; `None` if nothing is.
-pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Result<(), String> {
+/// What is wrong with the story of one client; `None` if nothing is. `misses`: messages that did
+/// not come to it, by circle.
+pub(super) fn judge(
+    plan: &Plan,
+    net: &Net,
+    life: &Life,
+    client: &Client,
+    misses: &mut BTreeMap<usize, u64>,
+) -> Result<(), String> {
     let Some(id) = client.socket else {
         return claim(client.end == Some(End::Refused), "it never connected");
     };
@@ -39,7 +48,11 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
         return claim(fair && life.closed == 0, "a connection that was never opened");
     }
     let calls = (life.opened, life.closed, life.dropped);
-    claim(calls == (1, 1, 1), &format!("(opened, closed, dropped) are {calls:?}"))?;
+    let expected = (1 + life.switched, 1, 1 + life.switched);
+    claim(
+        calls == expected,
+        &format!("(opened, closed, dropped) are {calls:?}, not {expected:?}"),
+    )?;
     let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
     let told = format!("{reason}, {life:?}, {facts:?}");
     if matches!(reason.cause(), Cause::Evicted) {
@@ -55,7 +68,9 @@ pub(super) fn judge(plan: &Plan, net: &Net, life: &Life, client: &Client) -> Res
         && plan.faults.stall.is_off()
         && !plan.holds_output();
     claim(!late, &format!("room was there for {:?}: {told}", facts.overlooked))?;
-    judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))
+    judge_delivery(net, life, client, facts, reason).map_err(|what| format!("{what}: {told}"))?;
+    let polite = is_polite(net, client, facts, reason);
+    judge_member(life, client, polite, misses).map_err(|what| format!("{what}: {told}"))
 }
 
 /// Whether what happened gives that reason.
@@ -78,6 +93,7 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::Evicted => plan.evicts(),
         Cause::Refused => false,
         Cause::Overflow => life.overflowed || life.pushes > 0,
+        Cause::Lagged => life.lagged_out,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
         Cause::OutOfMemory => net.memory_short,
@@ -129,6 +145,24 @@ fn judge_delivery(
     reason: &CloseReason,
 ) -> Result<(), String> {
     claim(client.replies <= life.replies, "more replies came than were sent")?;
+    if !is_polite(net, client, facts, reason) {
+        return Ok(());
+    }
+    claim(reason.unsent_bytes() == 0, "unsent bytes of a connection that ended well")?;
+    let (came, sent) = (client.replies, life.replies);
+    claim(came == sent, &format!("{came} replies came of {sent} that were sent"))?;
+    claim(client.end == Some(End::Eof), "a reset instead of an end")?;
+    let failed = matches!(reason.cause(), Cause::HandlerFailed(_) | Cause::Truncated);
+    claim(failed || life.notices.are_told(), "a notice that never came")?;
+    if matches!(reason.cause(), Cause::PeerFinished) {
+        let (frames, sent) = (life.frames as usize, client.frames_sent());
+        return claim(frames == sent, &format!("{frames} frames were handled of {sent}"));
+    }
+    Ok(())
+}
+
+/// Whether a connection ended well, with a peer that listened to the end.
+fn is_polite(net: &Net, client: &Client, facts: &Facts, reason: &CloseReason) -> bool {
     let graceful = matches!(
         reason.cause(),
         Cause::PeerFinished
@@ -142,18 +176,7 @@ fn judge_delivery(
         || facts.reset_by_server
         || facts.watch_failed
         || facts.lingered_out;
-    if !graceful || disturbed || client.is_rude() {
-        return Ok(());
-    }
-    claim(reason.unsent_bytes() == 0, "unsent bytes of a connection that ended well")?;
-    let (came, sent) = (client.replies, life.replies);
-    claim(came == sent, &format!("{came} replies came of {sent} that were sent"))?;
-    claim(client.end == Some(End::Eof), "a reset instead of an end")?;
-    if matches!(reason.cause(), Cause::PeerFinished) {
-        let (frames, sent) = (life.frames as usize, client.frames_sent());
-        return claim(frames == sent, &format!("{frames} frames were handled of {sent}"));
-    }
-    Ok(())
+    graceful && !disturbed && !client.is_rude()
 }
 
 fn claim(holds: bool, what: &str) -> Result<(), String> {

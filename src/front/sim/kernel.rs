@@ -334,6 +334,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
             let now = net.now;
             let facts = &mut net.sockets[id].facts;
             facts.last_progress = now;
+            facts.written_bytes += count;
             facts.blocked_at = None;
             if let Some(since) = facts.room_since.take() {
                 facts.overlooked = facts.overlooked.max(now.since(since));

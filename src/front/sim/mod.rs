@@ -12,17 +12,20 @@
 //! ```
 
 mod app;
+mod circle;
 mod client;
 mod crowd;
 mod dialer;
 mod judge;
 mod kernel;
 mod net;
+mod notice;
 mod plan;
 mod random;
 mod route;
 mod rates;
 mod trace;
+mod visit;
 mod world;
 
 #[cfg(test)]
@@ -66,6 +69,10 @@ pub struct Summary {
     pub memory_pauses: u64,
     /// Connections that were ended for want of memory.
     pub evictions: u64,
+    /// Messages that groups delivered to their members.
+    pub broadcasts: u64,
+    /// Those that they dropped, because a member was behind.
+    pub lost: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

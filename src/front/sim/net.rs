@@ -130,6 +130,7 @@ pub(super) struct Facts {
     pub(super) client_reset: bool,
     pub(super) client_finished: bool,
     pub(super) read_bytes: usize,
+    pub(super) written_bytes: usize,
     pub(super) last_progress: Time,
     pub(super) blocked_at: Option<Time>,
     /// There has been room for output since then, though the server was told there was none.

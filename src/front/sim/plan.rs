@@ -31,6 +31,8 @@ pub(super) struct Plan {
     /// The kernel's promise about short reads.
     pub(super) short_read_drains: bool,
     pub(super) faults: Faults,
+    /// Whether there are groups; else handlers may change their codec.
+    pub(super) circles: bool,
     pub(super) ending: Ending,
     /// Over what time a drain asks.
     pub(super) spread: Duration,
@@ -197,6 +199,7 @@ impl Plan {
                 1 | 2 => Ending::Drain,
                 _ => Ending::Quiet,
             },
+            circles: random.one_in(2),
             spread: MILLI * u32::try_from(random.size(0, 3) * random.size(0, 60)).unwrap_or(0),
             epoch: epoch(random),
             storm,
@@ -239,6 +242,7 @@ fn limits(random: &mut Random) -> Limits {
     }
     admission(random, &mut limits);
     limits.accepts_per_turn = random.size(1, 8);
+    limits.broadcasts_per_turn = random.size(1, 6);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
     limits.frames_per_turn = random.magnitude(1, 16);
     limits.pool_retained_max = random.size(0, 4);

@@ -1,10 +1,11 @@
 //! `World`: chooses who makes the next step, lets time pass, and asks the judge.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::app::App;
+use super::app::{App, codec};
 use super::client::Client;
 use super::crowd::{Crowd, Ear, NOBODY};
 use super::dialer::{Calls, Dialed};
@@ -15,7 +16,6 @@ use super::plan::{Ending, Faults, Plan, policy};
 use super::random::Random;
 use super::trace::Note;
 use super::{Failure, Summary};
-use crate::core::codec::LengthPrefixed;
 use crate::core::handle::{Command, Post};
 use crate::core::job::Job;
 use crate::core::session::{Factory, Maker};
@@ -140,7 +140,7 @@ fn play<const DRAINS: bool>(
     net: &Arc<Mutex<Net>>,
     mut random: Random,
 ) -> Result<Summary, String> {
-    let app = Arc::new(App::new(Arc::clone(net), random.fork()));
+    let app = Arc::new(App::new(Arc::clone(net), plan.circles, random.fork()));
     let mut listening = plan.listening.clone();
     listening[0].shaper = plan.group.shaper();
     listening.push(Listening::outbound(&plan.limits));
@@ -183,9 +183,16 @@ fn play<const DRAINS: bool>(
     world.check_dials()?;
     let steps = world.steps;
     drop(world);
+    let (broadcasts, lost) = lock(&app.book).circle_sums();
     ear.check(plan, lock(net).now.since(plan.epoch))?;
-    sum_up((&stage, plan), &common, net, &stats, Summary { steps, ..Summary::default() })
-        .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
+    sum_up(
+        (&stage, plan),
+        &common,
+        net,
+        &stats,
+        Summary { steps, broadcasts, lost, ..Summary::default() },
+    )
+    .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
 }
 
 /// Builds the server as `Builder::start` does, but for its threads.
@@ -207,10 +214,8 @@ fn build<const DRAINS: bool>(
     let spawner = Arc::new(Spawner::new(Arc::clone(common), scheduler.side_door()));
     desks.iter().for_each(|desk| desk.set_spawner(spawner_of(&spawner)));
     let maker = Arc::clone(app);
-    let factory: Arc<dyn Factory> = Arc::new(Maker {
-        codec: LengthPrefixed::u16(),
-        handler: move |peer| maker.handler(id_of(peer)),
-    });
+    let factory: Arc<dyn Factory> =
+        Arc::new(Maker { codec: codec(0), handler: move |peer| maker.handler(id_of(peer)) });
     let reactors = ports.into_iter().zip(desks).enumerate().map(|(index, (port, desk))| {
         let doors = (0..plan.listening.len()).map(|number| {
             let here = match plan.placement {
@@ -384,6 +389,12 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if wanted && self.random.one_in(4) {
             self.spawn();
         }
+        if wanted {
+            self.app.broadcast();
+        }
+        if wanted && self.random.one_in(4) {
+            self.app.move_member();
+        }
         let (toggles, readmits) = {
             let mut net = lock(self.net);
             (net.strikes(|faults| faults.suspend), net.strikes(|faults| faults.readmit))
@@ -541,14 +552,18 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
     }
 
     fn check_clients(&self) -> Result<(), String> {
+        if self.app.visit_count() > 0 {
+            return Err(format!("{} closures are still there", self.app.visit_count()));
+        }
         let (mut book, net) = (lock(&self.app.book), lock(self.net));
+        let mut misses = BTreeMap::new();
         for client in &self.clients {
             let life = client.socket.map(|id| book.life(id).clone()).unwrap_or_default();
-            judge(self.plan, &net, &life, client).map_err(|what| {
+            judge(self.plan, &net, &life, client, &mut misses).map_err(|what| {
                 format!("the client of socket {:?}: {what}", client.socket.unwrap_or_default())
             })?;
         }
-        Ok(())
+        book.judge_circles(&misses)
     }
 
     fn describe_standstill(&self) -> String {

@@ -1,8 +1,11 @@
-//! `testing`: a kit that checks codecs, own ones and those that come with the crate.
+//! `testing`: a bench that tests handlers, and a kit that checks codecs, own ones and those that
+//! come with the crate.
 //!
+//! The bench: `bench/`. The kit:
 //! What the rules are: `violation.rs`; how they are checked: `rules.rs`; how bytes are shown to a
 //! codec, and what is watched meanwhile: `rig.rs`.
 
+mod bench;
 mod inputs;
 mod check;
 mod rig;
@@ -12,6 +15,7 @@ mod violation;
 #[cfg(test)]
 mod tests;
 
+pub use self::bench::Bench;
 pub use self::check::Check;
 pub use self::violation::{Rule, Violation};
 use crate::core::codec::Codec;

@@ -32,9 +32,10 @@ use crate::words::error::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// From the opening of a connection to the end of its first frame: a handshake, as a rule. The
-    /// connection is reset ([`Cause::FirstFrameTimeout`](crate::close::Cause)). Peers that only
-    /// listen never send a frame: set `None` for them. Default: 60 s. Range: 1 ms to 7 days.
+    /// From the opening of a connection, or from when `on_open` has returned if that takes long, to
+    /// the end of its first frame: a handshake, as a rule. The connection is reset
+    /// ([`Cause::FirstFrameTimeout`](crate::close::Cause)). Peers that only listen never send a
+    /// frame: set `None` for them. Default: 60 s. Range: 1 ms to 7 days.
     pub first_frame: Option<Duration>,
     /// From the first byte of a frame to its last, whatever trickles in meanwhile
     /// ([`frame_rate_min`](Timeouts::frame_rate_min) grants large frames more). The connection is

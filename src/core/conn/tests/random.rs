@@ -136,7 +136,10 @@ fn apply(rig: &mut Rig, op: Op) {
         Op::ReadMail => rig.read_mail(),
         Op::PostClose => rig.handle.iter().for_each(Handle::close),
         Op::PostAbort => rig.handle.iter().for_each(Handle::abort),
-        Op::Drain => rig.conn.handle_drain(rig.now),
+        Op::Drain => {
+            let closes = rig.conn.flags.dead || rig.conn.flags.discarding;
+            assert_ne!(rig.conn.handle_drain(rig.now), closes, "who closes is not asked");
+        }
         Op::Throttle => {
             let granted = !rig.conn.throttle();
             assert!(granted || rig.conn.next() != Next::Read, "it is read though memory is short");
