@@ -17,10 +17,13 @@
 //! # Ok::<(), switchboard::Error>(())
 //! ```
 //!
+//! The [`guide`] shows how the parts are used, and says what may be relied on.
+//!
 //! # Features
 //!
 //! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
-//! - `testing`: a bench for handlers and a kit for codecs, as module `testing`. Without dependencies.
+//! - `testing`: a bench for handlers and a kit for codecs, as module `testing`. Without
+//!   dependencies.
 //! - `tokio-util`: codecs written for `tokio_util` (`codec::TokioUtil`). Depends on `tokio-util`.
 //!
 //! # Threads and order

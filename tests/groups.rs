@@ -313,6 +313,8 @@ fn listen_late(policy: SlowPolicy<Bytes>, count: u32) -> (Vec<u32>, u64, Group) 
     };
     wait_until("the rest is delivered", is_settled);
     broadcast(&group, numbered(u32::MAX, 4));
+    let lagged: u64 = sum(&server.snapshot(), |reactor| reactor.lagged);
+    assert_eq!(lagged, group.stats().lost);
     let heard = reader.join().expect("it is told everything in the end");
     let lost = group.stats().lost;
     assert_eq!(heard.len() as u64 + lost, u64::from(count));

@@ -70,6 +70,7 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("front", "server", "builder", "where it begins"),
     ("front", "client", "server", "its calls on a server at work"),
     ("front", "guide", "builder", "its tables of settings are compared with it"),
+    ("front", "testing", "server", "its tests ask whether a server does as the bench does"),
 ];
 
 /// Names that stand in one file or folder of `src` only, and why.

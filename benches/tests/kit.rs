@@ -121,3 +121,13 @@ fn a_server_that_hangs_up_is_an_error() {
     let report = report_against(spoiling_server(|_| 0));
     assert_eq!((&report["mismatches"], &report["errors"]), (&0.into(), &1.into()), "{report}");
 }
+
+#[test]
+fn every_peer_tells_all_of_its_subscribers() {
+    let line = "--subscribers 50 --stalled 2 --window 3 --rounds 1 --seconds 0.1 --warmup 0.02";
+    let output = Command::new(env!("CARGO_BIN_EXE_pubsub")).args(words(line)).output();
+    let output = output.expect("the bench runs");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(told.contains("ours / tokio: ") && told.contains("ours / raw: "), "{told}");
+}

@@ -62,7 +62,7 @@ pub(crate) struct Hand {
     pub(crate) handler: TypeId,
     /// Where in this job's output a notice is due, and its key.
     pub(crate) marks: Vec<(usize, u64)>,
-    /// Notices that were due and that it did not come to.
+    /// Notices that were due and that an error kept from the handler.
     pub(crate) flushed_left: VecDeque<u64>,
     /// How much this job had to say.
     pub(crate) said_bytes: usize,
@@ -168,10 +168,10 @@ impl Hand {
         matches!(self.verdict, Verdict::Open | Verdict::Finish)
     }
 
-    /// Whether the handler goes on, and has not put another one into its place.
+    /// Whether the handler goes on: it has not put another one into its place, or has closed.
     #[inline]
     pub(crate) fn stays(&self) -> bool {
-        self.successor.is_none()
+        self.successor.is_none() || !self.listens()
     }
 
     /// The end of what was said up to now is to be told of when the system has taken it.
@@ -267,7 +267,7 @@ impl<C: Codec> Encode<C::Message> for C {
     }
 }
 
-/// The connection, as one call of its [`Handler`](crate::Handler) sees it.
+/// The connection, as one call of its [`Handler`] sees it.
 ///
 /// No call on it blocks or makes a system call. What is sent leaves when the handler returns, in
 /// order. Of `finish`, `close` and `abort` the strongest counts, whichever comes first.
@@ -497,8 +497,10 @@ impl<'a, M> Context<'a, M> {
     /// Goes on with another codec and another handler: an upgrade, STARTTLS, a version that was
     /// agreed on. They take over when this call returns: bytes that were read and not used go to
     /// the new codec, `on_open` of the new handler is called, and the old one is dropped without
-    /// its `on_close`. What this call sends is still encoded by the old codec; timers, timeouts and
-    /// handles stay. A message of a handle goes to the new codec, or is dropped and counted
+    /// its `on_close`. What this call sends is still encoded by the old codec; timers, timeouts, a
+    /// pause and handles stay, and if the input has ended, the new handler is told of that, too.
+    /// After `close` or `abort` nothing is switched. A message of a handle goes to the new codec,
+    /// or is dropped and counted
     /// ([`misdirected`](crate::control::ReactorSnapshot::misdirected)) if that takes messages of
     /// another type.
     ///

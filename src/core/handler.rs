@@ -40,7 +40,7 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
     /// its turn came: the server is offered more than it can handle. This is called instead of
     /// [`on_frame`](Handler::on_frame); it is to be quick: tell the peer to come again later, or
     /// drop what can be dropped. By default the connection is closed, with
-    /// [`Overloaded`](crate::error::Overloaded) as the error: nothing is lost in silence.
+    /// [`Overloaded`] as the error: nothing is lost in silence.
     ///
     /// # Errors
     /// Any: it closes the connection.

@@ -225,8 +225,8 @@ impl Job {
         if let Some(unwanted) = hand.successor.take() {
             discard(Box::new(unwanted));
         }
-        // What was not done is not wanted any more, and does not wait for this box's next use; but
-        // notices are told, in order, to whoever closes in the middle of them, too.
+        // What was not done is not wanted any more, and does not wait for this box's next use;
+        // but of what was taken the handler hears all the same.
         if let Some(inbox) = errand.inbox.take() {
             hand.flushed_left = inbox.flushed;
         }

@@ -34,6 +34,7 @@ pub(crate) struct Counters {
     pub(crate) shed: u64,
     pub(crate) dropped: u64,
     pub(crate) broadcasts: u64,
+    pub(crate) lagged: u64,
     pub(crate) misdirected: u64,
     pub(crate) linger_resets: u64,
     pub(crate) asked: u64,
@@ -232,6 +233,8 @@ pub struct ReactorSnapshot {
     /// Messages of groups that were handed to the system at once, counted for each member. Those
     /// for members that were behind are in [`GroupStats`](crate::group::GroupStats) only.
     pub broadcasts: u64,
+    /// Messages of groups that were dropped because a member was behind, counted for each member.
+    pub lagged: u64,
     /// Messages and closures of handles that came after their codec or handler was replaced by one
     /// of another type, and were dropped.
     pub misdirected: u64,

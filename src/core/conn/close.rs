@@ -33,9 +33,9 @@ impl Connection {
             self.send = SendHalf::Finishing;
             self.flags.peer_first = self.recv == RecvHalf::Finished;
             self.abandon_broadcasts();
-            self.forget_parcels();
             self.tell_gate();
         }
+        self.forget_parcels();
     }
 
     /// What other threads sent in the meantime would come after the last word: it is dropped.

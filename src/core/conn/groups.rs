@@ -39,6 +39,15 @@ struct Behind {
     missed: u64,
 }
 
+/// What became of messages that were not written whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// So many went to the system at least in part.
+    pub(crate) begun: u64,
+    /// So many were dropped: of these, or of those that waited.
+    pub(crate) lost: u64,
+}
+
 /// How much of what waits goes to the outbox at a time, once that is empty: enough for one write,
 /// so little that what the handler sends now does not come after all of it.
 pub(super) const FEED_BYTES: usize = 16 << 10;
@@ -90,8 +99,8 @@ impl Connection {
 
     /// The system took the first `taken` bytes of these messages of a group, or they were not
     /// offered, because other output waits. The rest of the one that is cut is next, whatever else
-    /// waits; those behind it wait, as the group's policy has it. How many have at least begun.
-    pub(crate) fn handle_told(&mut self, fan: u32, shots: &[Shot], mut taken: usize) -> usize {
+    /// waits; those behind it wait, as the group's policy has it.
+    pub(crate) fn handle_told(&mut self, fan: u32, shots: &[Shot], mut taken: usize) -> Told {
         let mut begun = 0;
         for shot in shots {
             if taken == 0 {
@@ -105,36 +114,40 @@ impl Connection {
             taken -= here;
             begun += 1;
         }
-        self.hold_back(fan, &shots[begun..]);
+        let lost = self.hold_back(fan, &shots[begun..]);
         if self.outbox.is_none() && !self.flags.dead {
             self.feed();
         }
-        begun
+        Told { begun: begun as u64, lost }
     }
 
-    fn hold_back(&mut self, fan: u32, shots: &[Shot]) {
+    /// Messages that cannot be written now. How many are lost for it.
+    fn hold_back(&mut self, fan: u32, shots: &[Shot]) -> u64 {
         let mut members = self.groups.iter_mut().flat_map(|groups| &mut groups.list);
         let Some(member) = members.find(|member| member.fan == fan) else {
-            return debug_assert!(false, "only members are told");
+            debug_assert!(false, "only members are told");
+            return 0;
         };
         if shots.is_empty() {
-            return;
+            return 0;
         }
+        let mut lost = 0;
         let hub = &member.seat.hub;
         let behind = member.behind.get_or_insert_default();
         for (at, shot) in shots.iter().enumerate() {
             match behind.pending.push(shot.clone(), hub.policy, hub.queue_max_bytes) {
-                Pushed::Lost(count) => {
-                    behind.missed += count as u64;
-                    hub.lost.fetch_add(count as u64, Relaxed);
-                }
+                Pushed::Lost(count) => lost += count as u64,
                 Pushed::Kick => {
                     hub.kicked.fetch_add(1, Relaxed);
                     hub.abandoned.fetch_add((shots.len() - at) as u64, Relaxed);
-                    return self.abort(Cause::Lagged);
+                    self.abort(Cause::Lagged);
+                    return 0;
                 }
             }
         }
+        behind.missed += lost;
+        hub.lost.fetch_add(lost, Relaxed);
+        lost
     }
 
     /// The outbox is empty: what waits of the groups goes there next, one message of each after

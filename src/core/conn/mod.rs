@@ -444,12 +444,7 @@ impl Connection {
         self.flags.opening &= self.flags.dead || verdict.has_failed();
         self.obey(verdict, now, rules);
         if !hand.flushed_left.is_empty() {
-            let mut left = std::mem::take(&mut hand.flushed_left);
-            if !self.flags.dead {
-                let inbox = self.inbox_mut();
-                left.append(&mut inbox.flushed);
-                inbox.flushed = left;
-            }
+            self.take_flushed_back(hand);
         }
         // The job may have made the gate only now.
         self.tell_gate();
@@ -507,6 +502,16 @@ impl Connection {
             marks.set(queued + end.saturating_sub(gone), key);
         }
         self.tell_flushed();
+    }
+
+    /// Notices that the job did not tell come before those that are due since.
+    fn take_flushed_back(&mut self, hand: &mut Hand) {
+        let mut flushed = std::mem::take(&mut hand.flushed_left);
+        if !self.flags.dead {
+            let inbox = self.inbox_mut();
+            flushed.append(&mut inbox.flushed);
+            inbox.flushed = flushed;
+        }
     }
 
     fn tell_flushed(&mut self) {

@@ -71,7 +71,7 @@ struct Sweep {
 }
 
 /// What one member is told.
-struct Told<'a> {
+struct Telling<'a> {
     number: u32,
     sweep: &'a Sweep,
     /// The last ones of the sweep; all, but for those who joined late.
@@ -81,6 +81,8 @@ struct Told<'a> {
 /// Messages of one sweep, and what they are together: what one write takes anyway.
 const SWEEP_COUNT: usize = 1_024;
 const SWEEP_BYTES: usize = 64 << 10;
+/// Members for which there may always be room, by a factor.
+const MEMBERS_KEPT: usize = 16;
 /// Room for messages that a group keeps when none are on their way.
 const SHOTS_KEPT_MAX: usize = 16;
 
@@ -172,7 +174,9 @@ impl Fans {
     fn remove(&mut self, number: u32) {
         let mut fan = self.fans.remove(number as usize);
         self.numbers.remove(&fan.seat.key());
-        self.active.retain(|&active| active != number);
+        if fan.is_active {
+            self.active.retain(|&active| active != number);
+        }
         let sweep = fan.sweep.take().into_iter().flat_map(|sweep| sweep.shots);
         sweep.chain(fan.shots).for_each(|shot| fan.seat.taken(&shot));
     }
@@ -200,6 +204,10 @@ impl Fan {
         let last = self.members.len() - 1;
         fill(&mut self.members, hole, last);
         self.members.pop();
+        // A crowd that has gone home leaves no memory behind.
+        if self.members.capacity() > 4 * self.members.len().max(MEMBERS_KEPT) {
+            self.members.shrink_to(2 * last);
+        }
     }
 
     /// The messages that are there begin their way, if none are on it. False if there are none.
@@ -293,7 +301,7 @@ impl<K: Kernel> Reactor<K> {
             let shots = sweep.for_member(since);
             let Some(entry) = self.table.get_mut(id) else { continue };
             if entry.conn.takes_broadcasts() {
-                let told = Told { number, sweep, shots };
+                let told = Telling { number, sweep, shots };
                 delivered += self.io.tell(id, entry, &seat, told);
             } else {
                 self.fans.part(number, id, &mut self.table);
@@ -308,12 +316,14 @@ impl<K: Kernel> Reactor<K> {
 impl<K: Kernel> Io<K> {
     /// Tells one member: at once if nothing waits before it. How many messages were taken whole,
     /// or at least begun.
-    fn tell(&mut self, id: ConnId, entry: &mut Entry<K>, seat: &Seat, told: Told<'_>) -> u64 {
-        let Told { number, sweep, shots } = told;
+    fn tell(&mut self, id: ConnId, entry: &mut Entry<K>, seat: &Seat, told: Telling<'_>) -> u64 {
+        let Telling { number, sweep, shots } = told;
         if shots.is_empty() {
             return 0;
         }
-        let through = entry.conn.writes_through() || cfg!(switchboard_sim_mutant = "fan_cuts_in");
+        // One that is held to a rate waits for its turn in its queue.
+        let free = entry.conn.writes_through() && !entry.conn.is_shaped();
+        let through = free || cfg!(switchboard_sim_mutant = "fan_cuts_in");
         let piece = sweep.piece(shots);
         let taken = match entry.stream.as_mut().filter(|_| through) {
             None => 0,
@@ -335,9 +345,10 @@ impl<K: Kernel> Io<K> {
         if taken == piece.len() {
             return shots.len() as u64;
         }
-        let begun = entry.conn.handle_told(number, shots, taken);
+        let told = entry.conn.handle_told(number, shots, taken);
+        self.counters.lagged += told.lost;
         self.advance(id, entry, May::Queue);
-        begun as u64
+        told.begun
     }
 }
 

@@ -480,6 +480,7 @@ impl<K: Kernel> Reactor<K> {
             shed: counters.shed,
             dropped: counters.dropped,
             broadcasts: counters.broadcasts,
+            lagged: counters.lagged,
             misdirected: counters.misdirected,
             linger_resets: counters.linger_resets,
             asked: counters.asked,

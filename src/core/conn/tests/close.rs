@@ -260,6 +260,22 @@ fn a_handlers_close_comes_before_messages_of_other_threads() {
 }
 
 #[test]
+fn a_handlers_finish_comes_before_messages_of_a_thread_that_closed_meanwhile() {
+    let mut rig = Rig::open();
+    rig.job();
+    let handle = rig.make_handle();
+    assert!(handle.try_send("late").is_ok());
+    handle.close();
+    rig.read_mail();
+    rig.finish_job(|out| {
+        out.hand.outbox.put_slice(b"goodbye");
+        out.hand.finish();
+    });
+    assert_eq!((&rig.peer.got[..], handle.queued_bytes()), (&b"goodbye"[..], 0));
+    assert!(rig.peer.got_fin);
+}
+
+#[test]
 fn a_message_counts_at_the_gate_until_it_is_queued() {
     let mut rig = Rig::open();
     rig.peer.room = 0;

@@ -93,11 +93,11 @@ impl Member {
             .collect();
         let piece: Vec<u8> = shots.iter().flat_map(|shot| shot.bytes.to_vec()).collect();
         let taken = if self.conn.writes_through() { self.take(&piece) } else { 0 };
-        let mut begun = shots.len();
+        let mut begun = shots.len() as u64;
         if taken < piece.len() {
-            begun = self.conn.handle_told(u32::from(whose), &shots, taken);
+            begun = self.conn.handle_told(u32::from(whose), &shots, taken).begun;
         }
-        self.hubs[group].delivered.fetch_add(begun as u64, Relaxed);
+        self.hubs[group].delivered.fetch_add(begun, Relaxed);
         self.run();
     }
 

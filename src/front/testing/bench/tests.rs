@@ -2,6 +2,7 @@
 
 mod notices;
 mod parts;
+mod pauses;
 mod switch;
 mod visits;
 
@@ -16,6 +17,7 @@ use super::*;
 use crate::core::codec::{Fixed, LengthPrefixed, Lines, Raw};
 use crate::core::context::Context;
 use crate::core::handler::handler_fn;
+use crate::front::server::Server;
 use crate::words::error::Outcome;
 use crate::words::reason::ClosePhase;
 
@@ -294,7 +296,7 @@ fn a_handler_that_goes_on_by_itself_is_told_so() {
 fn over_loopback(pieces: &[Vec<u8>]) -> (Vec<u8>, Vec<String>) {
     let (log, calls) = channel();
     let handler = move |_| Scribe { log: log.clone() };
-    let builder = crate::Server::builder().reactors(1).workers(1);
+    let builder = Server::builder().reactors(1).workers(1);
     let server = builder.listen("127.0.0.1:0", Lines::new(), handler).start();
     let server = server.expect("the server starts");
     let mut client = TcpStream::connect(server.local_addr()).expect("it listens");
@@ -349,7 +351,9 @@ const SCRIPTS: [&[u8]; 9] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     /// Whatever the script, and wherever it is cut.
     #[test]

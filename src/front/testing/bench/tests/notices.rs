@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::super::Bench;
 use super::parts::{Part, acting, told};
 use crate::core::codec::{LengthPrefixed, Raw};
-use crate::core::context::SendError;
-use crate::words::config::Overflow;
+use crate::core::context::{Context, SendError};
+use crate::words::config::{Limits, Overflow};
 
 /// Sends what it gets, each with a notice: its number is the first byte.
-fn noticing(change: impl FnOnce(&mut crate::Limits)) -> (Bench, std::sync::mpsc::Receiver<String>) {
+fn noticing(change: impl FnOnce(&mut Limits)) -> (Bench, std::sync::mpsc::Receiver<String>) {
     let (log, calls) = acting(|cx, _, call| {
         match call.strip_prefix("frame ") {
             Some("close") => cx.close(),
@@ -143,16 +143,31 @@ fn a_close_loses_none() {
 }
 
 #[test]
+fn an_error_in_the_same_job_loses_none() {
+    let (mut bench, calls) = noticing(|limits| {
+        (limits.send_low_bytes, limits.send_high_bytes) = (0, 1);
+    });
+    bench.block_output();
+    bench.receive(b"\x021a");
+    bench.receive(b"\x022b\x04fail");
+    assert_eq!(bench.unread_bytes(), 8, "too much is queued");
+    bench.unblock_output();
+    assert_eq!(flushed(&calls), ["0 flushed 1", "0 flushed 2"]);
+    bench.finish();
+    assert_eq!(flushed(&calls), ["0 close handler_failed"]);
+}
+
+#[test]
 fn a_close_of_another_thread_loses_none() {
     let (mut bench, calls) = noticing(|_| {});
     let handle = bench.handle();
-    let notice = |_: &mut Part<0>, cx: &mut crate::Context<'_>| {
+    let notice = |_: &mut Part<0>, cx: &mut Context<'_>| {
         cx.send_with_notice("x", 5)?;
         Ok(())
     };
     handle.run(notice).expect("it is open");
     let again = bench.handle();
-    let close = move |_: &mut Part<0>, _: &mut crate::Context<'_>| {
+    let close = move |_: &mut Part<0>, _: &mut Context<'_>| {
         again.close();
         Ok(())
     };

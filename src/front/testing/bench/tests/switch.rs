@@ -10,6 +10,7 @@ use crate::core::codec::{Codec, Fixed, LengthPrefixed, Lines, Raw};
 use crate::core::context::Context;
 use crate::core::handle::TrySendError;
 use crate::core::handler::Handler;
+use crate::words::config::Limits;
 use crate::words::error::Outcome;
 
 fn one() -> Fixed {
@@ -204,10 +205,12 @@ fn messages_of_another_type_are_counted_and_dropped() {
     assert!(bench.end().is_none());
 }
 
+/// What ends a connection from within a call.
+type Ending = fn(&mut Context<'_>, &Log) -> Outcome;
+
 #[test]
 fn who_closes_has_no_successor() {
-    type Act = fn(&mut Context<'_>, &Log) -> Outcome;
-    let acts: [(&str, Act, &str); 6] = [
+    let acts: [(&str, Ending, &str); 6] = [
         (
             "close, then switch",
             |cx, log| {
@@ -304,6 +307,31 @@ fn who_finishes_has_one_that_hears_the_rest() {
             "1 drop"
         ]
     );
+}
+
+#[test]
+fn who_closes_hears_of_what_was_taken_though_it_named_a_successor() {
+    let (log, calls) = acting(|cx, log, call| {
+        match call {
+            "frame n" => cx.send_with_notice("n", 1)?,
+            "frame u" => {
+                cx.close();
+                cx.switch(wide(), log.part::<1>());
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    let choke = |limits: &mut Limits| (limits.send_low_bytes, limits.send_high_bytes) = (0, 1);
+    let mut bench = Bench::with_limits(one(), move |_| log.part::<0>(), choke);
+    bench.block_output();
+    bench.receive(b"n");
+    bench.receive(b"u");
+    assert_eq!((told(&calls).len(), bench.unread_bytes()), (2, 1));
+    // The notice and the frame come in one job.
+    bench.unblock_output();
+    bench.finish();
+    assert_eq!(told(&calls), ["0 frame u", "0 flushed 1", "1 drop", "0 close closed", "0 drop"]);
 }
 
 #[test]
