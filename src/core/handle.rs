@@ -540,7 +540,8 @@ pub struct HandleStats {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrySendError<M> {
-    /// The connection's queue has no room for it.
+    /// The connection's queue has no room for it; or, if it has, the server has used up
+    /// [`memory_max`](crate::Limits::memory_max).
     #[non_exhaustive]
     Full {
         /// The message.
