@@ -10,7 +10,9 @@ fn root() -> PathBuf {
 
 fn read(path: &str) -> String {
     let text = fs::read_to_string(root().join(path));
-    text.unwrap_or_else(|error| panic!("{path}: {error}"))
+    let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
+    // A checkout may have changed how lines end.
+    text.replace("\r\n", "\n")
 }
 
 #[test]

@@ -13,8 +13,6 @@ use crate::front::builder::Builder;
 use crate::words::config::{Limits, Listening, Overflow, Rate, Timeouts, WhenFull};
 use crate::words::reason::Cause;
 
-/// The page as it is kept.
-const PAGE: &str = include_str!("../../../docs/guide/limits.md");
 /// The head of every table.
 const HEAD: &str = "| setting | default | what happens | figure | reason |";
 /// How the page is brought up to date.
@@ -34,19 +32,24 @@ const IN_WORDS: &[(&str, &str, &str)] = &[
 const VERBS: &[&str] =
     &["listen", "listen_with", "limits", "raise_descriptor_limit", "on_start", "on_alarm"];
 
+/// The page as it is kept; a checkout may have changed how lines end.
+fn kept() -> String {
+    include_str!("../../../docs/guide/limits.md").replace("\r\n", "\n")
+}
+
 /// A setting and its default.
 type Setting = (String, String);
 
 #[test]
 fn the_tables_show_what_the_code_says() {
-    let (page, complaints) = compare(PAGE);
+    let kept = kept();
+    let (page, complaints) = compare(&kept);
     if std::env::var_os("SWITCHBOARD_UPDATE_DOCS").is_some() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide/limits.md");
         std::fs::write(path, &page).expect("the page is written");
     } else {
-        // By lines: a checkout may have changed how they end.
         assert!(
-            PAGE.lines().eq(page.lines()),
+            kept == page,
             "docs/guide/limits.md does not show the defaults; run\n    {COMMAND}\n{page}",
         );
     }
@@ -55,12 +58,13 @@ fn the_tables_show_what_the_code_says() {
 
 #[test]
 fn what_is_wrong_in_a_table_is_complained_of() {
+    let kept = kept();
     let complaint = |from: &str, to: &str| {
-        assert!(PAGE.contains(from), "the page says {from}");
-        let (page, complaints) = compare(&PAGE.replacen(from, to, 1));
+        assert!(kept.contains(from), "the page says {from}");
+        let (page, complaints) = compare(&kept.replacen(from, to, 1));
         (page, complaints.join("\n"))
     };
-    let row = PAGE.lines().find(|line| line.starts_with("| `timers_max`")).expect("a row");
+    let row = kept.lines().find(|line| line.starts_with("| `timers_max`")).expect("a row");
     let (_, said) = complaint(&format!("{row}\n"), "");
     assert!(said.contains("Limits: there is no row for `timers_max`: what happens"), "{said}");
     let (_, said) = complaint("| `timers_max` |", "| `timers_min` |");
@@ -191,7 +195,7 @@ fn builder() -> Vec<Setting> {
     let threads = shown.iter().find(|(name, _)| name == "threads").expect("it shows its threads");
     let mut known = fields_of(&threads.1);
     known.extend(shown);
-    let source = include_str!("../builder.rs");
+    let source = include_str!("../builder.rs").replace("\r\n", "\n");
     let methods = source.split("pub fn ").skip(1).filter(|rest| {
         let until = rest.find('{').unwrap_or(rest.len());
         rest[..until].contains("mut self") || rest[..until].contains("\n        self,\n")
