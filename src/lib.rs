@@ -17,6 +17,8 @@
 //! # Ok::<(), switchboard::Error>(())
 //! ```
 //!
+//! The [`guide`] shows how the parts are used, and says what may be relied on.
+//!
 //! # Features
 //!
 //! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
@@ -143,6 +145,7 @@ pub mod config {
 /// Steering a [`Server`] at work, and what it says of itself.
 #[cfg(not(loom))]
 pub mod control {
+    pub use crate::core::handle::HandleStats;
     pub use crate::core::limits::{Alarm, AlarmKind};
     pub use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
     pub use crate::front::server::{Control, Report, Snapshot};
@@ -162,6 +165,32 @@ pub mod error {
 #[cfg(not(loom))]
 pub mod group {
     pub use crate::core::group::{BroadcastError, Group, GroupBuilder, GroupStats, SlowPolicy};
+}
+
+/// The guide: how to write a server with this crate, chapter by chapter.
+///
+/// | chapter | for those who ask |
+/// |---|---|
+/// | [`first_server`](guide::first_server) | How do I begin? |
+/// | [`framing`](guide::framing) | How do bytes become messages? |
+/// | [`pushing`](guide::pushing) | How do I send when nobody has asked? |
+/// | [`backpressure`](guide::backpressure) | What if a peer is too slow, or too fast? |
+/// | [`timeouts`](guide::timeouts) | When is a peer given up? |
+/// | [`limits`](guide::limits) | What happens when a limit is met, and where does it show? |
+/// | [`closing`](guide::closing) | How do connections and servers end? |
+/// | [`outbound`](guide::outbound) | How do I connect to others? |
+/// | [`blocking`](guide::blocking) | May a handler wait, or compute? |
+/// | [`testing`](guide::testing) | How do I test my protocol? |
+/// | [`porting`](guide::porting) | What becomes of my async tasks? |
+/// | [`promises`](guide::promises) | What may I rely on? |
+///
+/// All programs in it are compiled, and run as tests of the crate.
+#[cfg(not(loom))]
+pub mod guide {
+    pub use crate::front::guide::{
+        backpressure, blocking, closing, first_server, framing, limits, outbound, porting,
+        promises, pushing, testing, timeouts,
+    };
 }
 
 /// The type behind [`handler_fn`].

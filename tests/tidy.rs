@@ -89,6 +89,7 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("front", "builder", "server", "what is built"),
     ("front", "server", "builder", "where it begins"),
     ("front", "client", "server", "its calls on a server at work"),
+    ("front", "guide", "builder", "its tables of settings are compared with it"),
     ("front", "testing", "server", "its tests ask whether a server does as the bench does"),
 ];
 

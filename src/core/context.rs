@@ -43,7 +43,7 @@ impl<C: Codec> Encode<C::Message> for C {
     }
 }
 
-/// The connection, as one call of its [`Handler`](crate::Handler) sees it.
+/// The connection, as one call of its [`Handler`] sees it.
 ///
 /// No call on it blocks or makes a system call. What is sent leaves when the handler returns, in
 /// order. Of `finish`, `close` and `abort` the strongest counts, whichever comes first.
@@ -75,7 +75,7 @@ impl<'a, M> Context<'a, M> {
         self.hand.offloads_count += 1;
     }
 
-    /// The connection's name.
+    /// The connection's name, which no other one of this server has: for logs and maps.
     #[must_use]
     pub fn id(&self) -> ConnId {
         self.hand.id
@@ -232,7 +232,9 @@ impl<'a, M> Context<'a, M> {
         self.hand.reshape.get_or_insert_default().read = Some(rate);
     }
 
-    /// The same for what is written to it, this call's output included.
+    /// Bounds what is written to this connection, in bytes, or no longer, as
+    /// [`set_read_rate`](Context::set_read_rate) does for what is read: this call's output waits
+    /// for its turn already.
     pub fn set_send_rate(&mut self, rate: Option<Rate>) {
         self.hand.reshape.get_or_insert_default().send = Some(rate);
     }
@@ -243,7 +245,7 @@ impl<'a, M> Context<'a, M> {
         self.hand.reshape.get_or_insert_default().joined = Some(Some(shaper.clone()));
     }
 
-    /// Leaves the group that it has joined, if it has.
+    /// Leaves the group that it has joined, if it has; that of its listener stays.
     pub fn leave_shaper(&mut self) {
         self.hand.reshape.get_or_insert_default().joined = Some(None);
     }
@@ -255,7 +257,8 @@ impl<'a, M> Context<'a, M> {
         self.hand.paused = true;
     }
 
-    /// Reads again after a [`pause`](Context::pause).
+    /// Reads again after a [`pause`](Context::pause), first what was read already and not shown.
+    /// From outside of a handler: [`Handle::run`]. Nothing happens if it was not paused.
     pub fn resume(&mut self) {
         self.hand.paused = false;
     }
@@ -285,7 +288,8 @@ impl<'a, M> Context<'a, M> {
         self.hand.close(Cause::Closed);
     }
 
-    /// Resets the connection when the handler returns; output that waits is lost.
+    /// Resets the connection when the handler returns: output that waits is lost and counted in
+    /// the close reason, the peer sees a reset, and no further call but `on_close` comes.
     pub fn abort(&mut self) {
         self.hand.abort(Cause::Aborted);
     }

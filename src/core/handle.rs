@@ -70,7 +70,7 @@ impl<M: Send + 'static> Handle<M> {
         Handle { gate, message: PhantomData }
     }
 
-    /// The connection's name.
+    /// The connection's name, also when it has ended.
     #[must_use]
     pub fn id(&self) -> ConnId {
         self.gate.id
@@ -229,7 +229,8 @@ impl<M: Send + 'static> Handle<M> {
         Ok(())
     }
 
-    /// How the connection was a moment ago. Reads three counters and asks nobody.
+    /// How the connection was a moment ago. Reads three counters one after the other and asks
+    /// nobody: what changes meanwhile may show in one of them and not yet in another.
     #[must_use]
     pub fn stats(&self) -> HandleStats {
         let state = self.gate.state.load(Ordering::Acquire);
@@ -273,7 +274,7 @@ impl<M> fmt::Debug for Handle<M> {
     }
 }
 
-/// A connection, as its handles see it: see [`Handle::stats`].
+/// A connection, as its handles see it: made by [`Handle::stats`]. Sizes are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandleStats {
@@ -293,7 +294,8 @@ pub struct HandleStats {
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrySendError<M> {
-    /// The connection's queue has no room for it.
+    /// The connection's queue has no room for it; or, if it has, the server has used up
+    /// [`memory_max`](crate::Limits::memory_max).
     #[non_exhaustive]
     Full {
         /// The message.

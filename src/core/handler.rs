@@ -40,7 +40,7 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
     /// its turn came: the server is offered more than it can handle. This is called instead of
     /// [`on_frame`](Handler::on_frame); it is to be quick: tell the peer to come again later, or
     /// drop what can be dropped. By default the connection is closed, with
-    /// [`Overloaded`](crate::error::Overloaded) as the error: nothing is lost in silence.
+    /// [`Overloaded`] as the error: nothing is lost in silence.
     ///
     /// # Errors
     /// Any: it closes the connection.
@@ -61,7 +61,9 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
     }
 
     /// Queued output has fallen from `send_high_bytes` or more to `send_low_bytes` or less: input
-    /// is read again, and a handler that held output back may go on. Not called after `finish`.
+    /// is read again, and a handler that held output back may go on. Not called after `finish`, nor
+    /// for output that the system took at once, however much: it was never queued. Who sends one
+    /// part after the other goes by [`on_flushed`](Handler::on_flushed).
     ///
     /// # Errors
     /// Any: it closes the connection.

@@ -170,7 +170,7 @@ pub struct ReactorSnapshot {
     /// Connections ended since the start, by the label of their cause; those that never happened
     /// are left out.
     pub closed: Vec<(&'static str, u64)>,
-    /// Times that user code was run.
+    /// Times that user code was run; each time it may be shown several frames.
     pub jobs: u64,
     /// Turns of its loop.
     pub turns: u64,
@@ -180,7 +180,7 @@ pub struct ReactorSnapshot {
     pub sent_bytes: u64,
     /// Events, commands and timers for connections that were gone already: normal, and ignored.
     pub stale: u64,
-    /// Panics of user code.
+    /// Panics of user code on connections.
     pub panics: u64,
     /// Jobs during which another thread had to take the reactor over.
     pub overtaken: u64,

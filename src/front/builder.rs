@@ -337,6 +337,8 @@ impl fmt::Debug for Builder {
             .field("limits", &self.limits)
             .field("threads", &self.threads)
             .field("placement", &self.placement)
+            .field("drain_deadline", &self.drain_deadline)
+            .field("drain_spread", &self.drain_spread)
             .finish_non_exhaustive()
     }
 }

@@ -53,7 +53,8 @@ impl Control {
         self.connect_with(&ConnectOptions::new(), target, codec, handler)
     }
 
-    /// The same with options.
+    /// Like [`connect`](Control::connect), with options of its own. One that is outside of its
+    /// range is told by the answer, [`Options`](crate::client::ConnectCause::Options).
     pub fn connect_with<C, H>(
         &self,
         options: &ConnectOptions,

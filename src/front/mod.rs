@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 mod client;
+pub(crate) mod guide;
 pub(crate) mod server;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -36,7 +36,7 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Says what the server is to be.
+    /// Says what the server is to be; it begins with the defaults, and without listeners.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
@@ -70,7 +70,8 @@ impl Server {
         &self.addrs
     }
 
-    /// What steers this server from any thread, handlers included.
+    /// What steers this server from any thread, handlers included; it may be cloned, and outlive
+    /// the server.
     #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
@@ -98,9 +99,9 @@ impl Server {
 
     /// Comes to an end without losing anything: serves the clients that wait to be accepted,
     /// closes the listeners, asks every connection to come to an end
-    /// ([`on_drain`](crate::Handler::on_drain)), one after the other over the time `spread`, each at
-    /// a moment of its own, and waits for them; closes what is left once `deadline` has passed, as
-    /// [`stop`](Server::stop) does. Blocks until the last one has ended; not to be called from a
+    /// ([`on_drain`](crate::Handler::on_drain)), one after the other over the time `spread`, each
+    /// at a moment of its own, and waits for them; closes what is left once `deadline` has passed,
+    /// as [`stop`](Server::stop) does. Blocks until the last one has ended; not to be called from a
     /// handler.
     ///
     /// ```
@@ -378,7 +379,8 @@ pub struct Snapshot {
     pub reactors: Vec<ReactorSnapshot>,
     /// What the connections of all these reactors use of memory, against what they may.
     pub memory: MemorySnapshot,
-    /// Connections that count against `connections_max`.
+    /// Connections that count against `connections_max`: those that are open, being opened or
+    /// closing, and those that we are making.
     pub admitted: usize,
     /// Threads that run, the sentinel not counted.
     pub threads: u64,
@@ -407,7 +409,7 @@ impl Snapshot {
         self.reactors.iter().map(|reactor| reactor.connecting).sum()
     }
 
-    /// Connections that are open now.
+    /// Connections that reactors hold now, those that are closing included.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.reactors.iter().map(|reactor| reactor.connections).sum()
@@ -424,7 +426,7 @@ impl Snapshot {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections opened.
+    /// Connections opened, those of our own included.
     pub opened: u64,
     /// Connections that a drain asked to come to an end.
     pub asked: u64,

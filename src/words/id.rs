@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-/// Names one connection; a copy that outlives its connection names nothing, never another one.
+/// Names one connection of a server; a copy that outlives its connection names nothing, never
+/// another one. Two servers of one process give the same names.
 ///
 /// ```text
 ///  63      56 55              32 31                              0
@@ -46,7 +47,7 @@ impl ConnId {
         self.0 as u32
     }
 
-    /// The number itself: unique in its process, for logs and metrics.
+    /// The number itself, for logs and metrics: as unique as the name is, within its server.
     #[must_use]
     pub fn as_u64(self) -> u64 {
         self.0

@@ -106,19 +106,19 @@ impl LengthPrefixed {
         Self::new(3)
     }
 
-    /// A length of four bytes.
+    /// A length of four bytes: payloads of at most 1 MiB, unless `frame_max` says otherwise.
     #[must_use]
     pub const fn u32() -> Self {
         Self::new(4)
     }
 
-    /// A length of six bytes.
+    /// A length of six bytes: payloads of at most 1 MiB, unless `frame_max` says otherwise.
     #[must_use]
     pub const fn u48() -> Self {
         Self::new(6)
     }
 
-    /// A length of eight bytes.
+    /// A length of eight bytes: payloads of at most 1 MiB, unless `frame_max` says otherwise.
     #[must_use]
     pub const fn u64() -> Self {
         Self::new(8)
@@ -135,7 +135,7 @@ impl LengthPrefixed {
         Ok(Self::new(width))
     }
 
-    /// The length's lowest byte comes first.
+    /// The length's lowest byte comes first. By default its highest does, as is usual in networks.
     #[must_use]
     pub const fn little_endian(mut self) -> Self {
         self.little_endian = true;

@@ -196,7 +196,8 @@ impl<C: Codec<Frame: Send> + Clone + Sync> IdlePool<C> {
         Ok(Pooled { line: Some(line), inner: Arc::clone(&self.inner) })
     }
 
-    /// Connections that nobody has, and all that there are, those being made included.
+    /// Connections that nobody has, and all that there are, those being made included; as of a
+    /// moment ago. Never blocks.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         lock(&self.inner.state).shelf.counts()
@@ -355,12 +356,13 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Pooled<C> {
         self.line_mut().recv(patience)
     }
 
-    /// Says that no answer is outstanding, so that it may go back.
+    /// Says that no answer is outstanding, so that it may go back: after an answer of several
+    /// frames, or a message that has none.
     pub fn settle(&mut self) {
         self.line_mut().settle();
     }
 
-    /// Closes the connection, which is of no use to anybody.
+    /// Closes the connection instead of giving it back: whoever comes next gets another one.
     pub fn discard(mut self) {
         if let Some(line) = self.line.take() {
             line.close();

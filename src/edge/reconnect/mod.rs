@@ -205,13 +205,14 @@ impl<M: Send + 'static> Reconnect<M> {
         Reconnect { shared }
     }
 
-    /// The connection, if there is one now.
+    /// The connection, if there is one now. Never blocks. By the time that it is used it may have
+    /// ended, which its answers tell; the next one has another handle.
     #[must_use]
     pub fn handle(&self) -> Option<Handle<M>> {
         lock(&self.shared.state).handle.clone()
     }
 
-    /// Where it stands.
+    /// Where it stood a moment ago. Never blocks.
     #[must_use]
     pub fn state(&self) -> ReconnectState {
         match lock(&self.shared.state).cycle.phase() {

@@ -41,7 +41,8 @@ impl Outbox {
         Outbox::default()
     }
 
-    /// Appends `bytes`: shares them where that is cheaper than a copy.
+    /// Appends `bytes`: shares them where that is cheaper than a copy, which is if they are more
+    /// than 512 bytes or nothing stands before them.
     #[inline]
     pub fn put(&mut self, bytes: Bytes) {
         // What stands alone is written at once in the ordinary case: an echo copies nothing. If
@@ -61,7 +62,7 @@ impl Outbox {
         if bytes.len() > COPY_MAX_BYTES { self.put(bytes) } else { self.put_slice(&bytes) }
     }
 
-    /// Appends a copy of `bytes`.
+    /// Appends a copy of `bytes`: for headers, and for what is borrowed.
     pub fn put_slice(&mut self, mut bytes: &[u8]) {
         self.len_bytes += bytes.len();
         while !bytes.is_empty() {

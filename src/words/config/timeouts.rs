@@ -14,9 +14,9 @@ use crate::words::error::Error;
 /// [`Context::set_timeouts`](crate::Context::set_timeouts), at any time. `None` means: for ever.
 ///
 /// None fires early; silence is measured from the turn of the loop in which a peer was last heard,
-/// which may have begun eight calls of handlers before. One fires late by at most a millisecond, and
-/// by as long as the threads of the server get no time to run. Before one fires, input that has arrived is looked at: a pause of the
-/// whole process ends no connection whose peer has spoken.
+/// which may have begun eight calls of handlers before. One fires late by at most a millisecond,
+/// and by as long as the threads of the server get no time to run. Before one fires, input that
+/// has arrived is looked at: a pause of the whole process ends no connection whose peer has spoken.
 ///
 /// ```
 /// use std::time::Duration;

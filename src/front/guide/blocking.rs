@@ -1,0 +1,3 @@
+//! Handlers that take their time, and work that is done elsewhere.
+#![doc = ""]
+#![doc = include_str!("../../../docs/guide/blocking.md")]

@@ -1,0 +1,3 @@
+//! Every limit: its default, what happens when it is met, and where it shows.
+#![doc = ""]
+#![doc = include_str!("../../../docs/guide/limits.md")]

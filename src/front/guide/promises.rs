@@ -1,0 +1,3 @@
+//! What the crate promises, and the test that holds each promise.
+#![doc = ""]
+#![doc = include_str!("../../../docs/guide/promises.md")]
