@@ -13,6 +13,7 @@ debt_forgiven
 dial_never_late
 door_unheeded
 exhausted_forgotten
+fan_cuts_in
 farewell_unheeded
 generation_ignored
 input_unlooked
@@ -34,6 +35,7 @@ seen_unnoted
 short_read_drains
 slot_overslept
 sooner_unsaid
+sweep_skips
 timer_early
 trial_permit_kept
 unserved_forgotten

@@ -158,6 +158,12 @@ pub mod error {
     pub use crate::words::error::BoxError;
 }
 
+/// Groups: connections that are told the same, by one call.
+#[cfg(not(loom))]
+pub mod group {
+    pub use crate::core::group::{BroadcastError, Group, GroupBuilder, GroupStats, SlowPolicy};
+}
+
 /// The type behind [`handler_fn`].
 #[cfg(not(loom))]
 pub mod handler {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::codec::{Codec, Parts};
 use super::framed::Framed;
-use super::handle::{Gate, Handle, Office};
+use super::handle::{Gate, Handle, Office, Post};
 use super::handler::Handler;
 use super::session::Session;
 use super::shaping::Reshape;
@@ -294,6 +294,11 @@ impl<'a, M> Context<'a, M> {
     #[must_use]
     pub fn id(&self) -> ConnId {
         self.hand.id
+    }
+
+    /// The mailbox of the reactor at hand.
+    pub(crate) fn post(&self) -> Arc<dyn Post> {
+        self.office.post()
     }
 
     /// The address of the other end, as it was when the connection was accepted; the one that we

@@ -158,6 +158,10 @@ where
             if drained && self.hand.is_open() {
                 self.call(|handler, cx| handler.on_drained(cx))?;
             }
+            let lost = if self.hand.stays() { std::mem::take(&mut inbox.lagged) } else { 0 };
+            if lost > 0 && self.hand.is_open() {
+                self.call(|handler, cx| handler.on_lagged(cx, lost))?;
+            }
         }
         if errand.eof && self.hand.reads() {
             errand.eof = self.end_of_input(input)?;

@@ -10,8 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 
 use super::context::Context;
+use super::group::Seat;
 use super::job::Call;
 use super::visit::Visit;
+use crate::parts::pending::Shot;
 use crate::words::clock::Time;
 use crate::words::config::Timeouts;
 use crate::words::error::{Outcome, SpawnError};
@@ -35,12 +37,29 @@ pub(crate) enum Command {
     Overflow(ConnId),
     /// A job that the connection had off-loaded is over; `None` if it panicked.
     Back { id: ConnId, result: Option<Parcel> },
+    /// Make it a member of this group; its seat was claimed.
+    Join(ConnId, Arc<Seat>),
+    /// End its membership.
+    Leave(ConnId, Arc<Seat>),
+    /// Tell all members.
+    Broadcast(Arc<Seat>, Shot),
 }
 
 /// Where commands go: the mailbox of the connection's reactor.
 pub(crate) trait Post: Send + Sync {
     /// Takes the command and wakes the reactor if it sleeps.
     fn command(&self, command: Command);
+
+    /// Remembers a seat that is to be given up when the reactor ends; false if it has.
+    fn enroll(&self, seat: &Arc<Seat>) -> bool {
+        let _ = seat;
+        true
+    }
+
+    /// Forgets a seat that nobody claims any more.
+    fn dismiss(&self, seat: &Arc<Seat>) {
+        let _ = seat;
+    }
 }
 
 /// What user code may ask of its surroundings: the mailbox for a first handle, the time, settings.
@@ -296,6 +315,11 @@ impl<M: Send + 'static> Handle<M> {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.gate.state.load(Ordering::Acquire) != ENDED
+    }
+
+    /// The mailbox of its reactor.
+    pub(crate) fn post(&self) -> &Arc<dyn Post> {
+        &self.gate.post
     }
 
     /// Whether it had neither ended nor begun to end a moment ago.

@@ -70,6 +70,18 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
         Ok(())
     }
 
+    /// The connection was so far behind that it did not get `lost` messages of its groups, since
+    /// this was last called; now it makes progress again. Where in the output they are missing is
+    /// for the messages themselves to say. Not called after `finish`, nor for what waited for a
+    /// connection that left.
+    ///
+    /// # Errors
+    /// Any: it closes the connection.
+    fn on_lagged(&mut self, cx: &mut Context<'_, M>, lost: u64) -> Outcome {
+        let _ = (cx, lost);
+        Ok(())
+    }
+
     /// A timer that [`set_timer`](Context::set_timer) set has fired; input that has arrived was
     /// shown before. One that was cancelled, or replaced, never gets here.
     ///

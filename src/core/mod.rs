@@ -6,6 +6,7 @@ pub(crate) mod context;
 mod context_bytes;
 mod framed;
 pub(crate) mod dial;
+pub(crate) mod group;
 pub(crate) mod handle;
 pub(crate) mod handler;
 pub(crate) mod job;

@@ -57,6 +57,8 @@ pub(crate) struct Inbox {
     pub(crate) flushed: Vec<u64>,
     /// Output has fallen to the low watermark.
     pub(crate) drained: bool,
+    /// Messages of its groups that it did not get.
+    pub(crate) lagged: u64,
 }
 
 impl Errand {

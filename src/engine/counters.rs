@@ -32,6 +32,7 @@ pub(crate) struct Counters {
     pub(crate) frames: u64,
     pub(crate) shed: u64,
     pub(crate) dropped: u64,
+    pub(crate) broadcasts: u64,
     pub(crate) misdirected: u64,
     pub(crate) linger_resets: u64,
     pub(crate) asked: u64,
@@ -130,6 +131,9 @@ pub struct ReactorSnapshot {
     pub shed: u64,
     /// Messages that were dropped because their connection had `send_max_bytes` queued.
     pub dropped: u64,
+    /// Messages of groups that were handed to the system at once, counted for each member. Those
+    /// for members that were behind are in [`GroupStats`](crate::group::GroupStats) only.
+    pub broadcasts: u64,
     /// Messages and closures of handles that came after their codec or handler was replaced by one of
     /// another type, and were dropped.
     pub misdirected: u64,
@@ -147,7 +151,8 @@ pub struct ReactorSnapshot {
     pub buffer_hits: u64,
     /// Times that a read buffer had to be allocated.
     pub buffer_misses: u64,
-    /// Frames that are not complete and output that waits, of all connections, in bytes.
+    /// Frames that are not complete, output that waits, and messages of groups that wait for
+    /// members that are behind, of all connections, in bytes.
     pub held_bytes: usize,
     /// Memory of the table of connections, in bytes.
     pub table_bytes: usize,

@@ -1,6 +1,7 @@
 //! `Desk`: what all threads may use of one reactor at any time; and what the reactors of a server
 //! share.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::Sender;
@@ -11,6 +12,7 @@ use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
 use super::request::{Answer, Asked, Request};
 use crate::core::dial::ConnectCause;
+use crate::core::group::Seat;
 use crate::core::handle::{Command, Office, Post};
 use crate::core::job::{Call, Done};
 use crate::core::limits::{
@@ -83,6 +85,9 @@ pub(crate) struct Desk<K: Kernel> {
     /// What is asked of the reactor and was not taken yet; `None` once it takes no more. Not in the
     /// mailbox, which a reactor that has ended never reads again.
     requests: Mutex<Option<Vec<Request>>>,
+    /// The seats of groups that have members here, or are about to, by their keys; `None` once the
+    /// reactor has ended. Locked under the roll of a group, never the other way round.
+    seats: Mutex<Option<HashMap<usize, Arc<Seat>>>>,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
     /// Who takes free jobs; gone when the server is.
@@ -99,6 +104,7 @@ impl<K: Kernel> Desk<K> {
             mailbox: Mailbox::new(wake),
             load: AtomicUsize::new(0),
             requests: Mutex::new(Some(Vec::new())),
+            seats: Mutex::new(Some(HashMap::new())),
             clock: Box::new(clock),
             listening,
             spawner: OnceLock::new(),
@@ -139,6 +145,12 @@ impl<K: Kernel> Desk<K> {
         lock(&self.requests).take().unwrap_or_default()
     }
 
+    /// No group has members here any more, nor ever again.
+    pub(crate) fn close_seats(&self) {
+        let seats = lock(&self.seats).take();
+        seats.into_iter().flatten().for_each(|(_, seat)| seat.give_up());
+    }
+
     /// Connections that are asked for and not begun, each of which has a permit.
     pub(crate) fn asked_count(&self) -> usize {
         let requests = lock(&self.requests);
@@ -166,6 +178,17 @@ impl<K: Kernel> Desk<K> {
 impl<K: Kernel> Post for Desk<K> {
     fn command(&self, command: Command) {
         self.mailbox.post(Letter::Command(command));
+    }
+
+    fn enroll(&self, seat: &Arc<Seat>) -> bool {
+        let mut seats = lock(&self.seats);
+        let there = seats.as_mut().map(|seats| seats.insert(seat.key(), Arc::clone(seat)));
+        there.is_some()
+    }
+
+    fn dismiss(&self, seat: &Arc<Seat>) {
+        let gone = lock(&self.seats).as_mut().and_then(|seats| seats.remove(&seat.key()));
+        drop(gone);
     }
 }
 
@@ -462,6 +485,7 @@ impl<K: Kernel> Common<K> {
     /// that hang in a handler too.
     pub(crate) fn close_requests(&self) {
         for desk in self.desks() {
+            desk.close_seats();
             for request in desk.close_requests() {
                 if matches!(request, Request::Dial(_)) {
                     desk.unplace();

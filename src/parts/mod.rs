@@ -4,6 +4,9 @@
 pub(crate) mod buf;
 pub(crate) mod mailbox;
 #[cfg(not(loom))]
+pub(crate) mod pending;
+pub(crate) mod roll;
+#[cfg(not(loom))]
 pub(crate) mod table;
 #[cfg(not(loom))]
 pub(crate) mod timer;

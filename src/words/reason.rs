@@ -82,6 +82,8 @@ pub enum Cause {
     Evicted,
     /// The [filter](crate::config::Listening::filter) of its listener did not let it in.
     Refused,
+    /// A group that it was a member of resets those who do not keep up.
+    Lagged,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
     /// The server drained and this connection had nothing left to do.
@@ -168,7 +170,7 @@ impl fmt::Display for CloseReason {
 
 impl Cause {
     /// Every label that [`Cause::label`] can answer, in the order of [`Cause::index`].
-    pub(crate) const LABELS: [&'static str; 18] = [
+    pub(crate) const LABELS: [&'static str; 19] = [
         "peer_finished",
         "peer_reset",
         "truncated",
@@ -184,6 +186,7 @@ impl Cause {
         "overflow",
         "evicted",
         "refused",
+        "lagged",
         "server_stopped",
         "drained",
         "io",
@@ -207,9 +210,10 @@ impl Cause {
             Cause::Overflow => 12,
             Cause::Evicted => 13,
             Cause::Refused => 14,
-            Cause::ServerStopped => 15,
-            Cause::Drained => 16,
-            Cause::Io(..) => 17,
+            Cause::Lagged => 15,
+            Cause::ServerStopped => 16,
+            Cause::Drained => 17,
+            Cause::Io(..) => 18,
         }
     }
 
@@ -235,7 +239,8 @@ impl Cause {
             | Cause::IdleTimeout
             | Cause::WriteStalled
             | Cause::Overflow
-            | Cause::Evicted => Blame::Limit,
+            | Cause::Evicted
+            | Cause::Lagged => Blame::Limit,
             Cause::ServerStopped | Cause::Drained => Blame::Operator,
             Cause::Io(..) => Blame::System,
         }
@@ -282,6 +287,7 @@ impl fmt::Display for Cause {
             Cause::Overflow => write!(f, "too much output was queued"),
             Cause::Evicted => write!(f, "idle, it made room for another"),
             Cause::Refused => write!(f, "the filter did not let it in"),
+            Cause::Lagged => write!(f, "too far behind its group"),
             Cause::ServerStopped => write!(f, "the server was stopped"),
             Cause::Drained => write!(f, "the server drained"),
             Cause::Io(kind, Some(errno)) => write!(f, "{kind} (error {errno})"),

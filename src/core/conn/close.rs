@@ -32,6 +32,7 @@ impl Connection {
         if self.send == SendHalf::Open {
             self.send = SendHalf::Finishing;
             self.flags.peer_first = self.recv == RecvHalf::Finished;
+            self.abandon_broadcasts();
             self.forget_parcels();
             self.tell_gate();
         }
@@ -54,7 +55,7 @@ impl Connection {
         let inbox = self.inbox.take().filter(|inbox| !inbox.parcels.is_empty());
         self.close(Cause::Closed, now, rules);
         if let (Some(mut inbox), false) = (inbox, self.flags.dead) {
-            inbox.drained = false;
+            (inbox.drained, inbox.lagged) = (false, 0);
             self.inbox = Some(inbox);
         }
     }
@@ -139,6 +140,7 @@ impl Connection {
         self.partial = None;
         self.forget_parcels();
         self.inbox = None;
+        self.abandon_broadcasts();
         self.tell_gate();
     }
 

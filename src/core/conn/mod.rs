@@ -12,6 +12,7 @@
 //! Half-close is no special case: the connection is over when both halves are and nothing waits.
 
 mod close;
+mod groups;
 mod halves;
 mod held;
 mod idleness;
@@ -25,6 +26,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
+use self::groups::Groups;
 use self::halves::{RecvHalf, SendHalf};
 pub(crate) use self::rules::Rules;
 pub(crate) use self::times::Lapse;
@@ -88,6 +90,8 @@ pub(crate) struct Connection {
     timers: Option<Box<Timers>>,
     /// What it is held to, if its rates are bounded.
     shape: Option<Box<Shape>>,
+    /// The groups that it is a member of.
+    groups: Option<Box<Groups>>,
     /// When a write stall or the linger is over; `NEVER` if neither is on.
     output_by: Time,
     /// When the peer was last heard of.
@@ -168,6 +172,7 @@ impl Connection {
             own_timeouts: None,
             timers: None,
             shape: None,
+            groups: None,
             output_by: Time::NEVER,
             last_seen: now,
             ready_since: now,
@@ -200,10 +205,11 @@ impl Connection {
         self.outbox.as_ref().map_or(0, |outbox| outbox.len_bytes())
     }
 
-    /// Memory that it holds beside its record, in bytes: input and output, to the byte.
+    /// Memory that it holds beside its record, in bytes: input and output, to the byte, and what
+    /// waits of its groups, as that is counted.
     pub(crate) fn held_bytes(&self) -> usize {
         let input = self.partial.as_ref().map_or(0, |partial| partial.len());
-        input + self.queued_bytes()
+        input + self.queued_bytes() + self.pending_bytes()
     }
 
     /// Puts it into the ready list; false if it stands there already.
@@ -501,13 +507,14 @@ impl Connection {
                 self.inbox_mut().drained = true;
             }
         }
-        if let Some(gate) = &self.gate {
-            gate.publish_unsent(left);
-        }
-        if left == 0 {
+        let is_empty = left == 0 && !self.feed();
+        if is_empty {
             self.outbox = None;
         }
-        left == 0
+        if let Some(gate) = &self.gate {
+            gate.publish_unsent(self.queued_bytes());
+        }
+        is_empty
     }
 
     /// The system took no more output.

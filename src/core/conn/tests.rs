@@ -13,6 +13,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 mod close;
+mod groups;
 mod random;
 mod shaped;
 
@@ -230,6 +231,9 @@ impl Rig {
                 Command::Back { result, .. } => self.conn.handle_back(result),
                 Command::Abort(_) => self.conn.abort(Cause::Aborted),
                 Command::Overflow(_) => self.conn.abort(Cause::Overflow),
+                Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => {
+                    unreachable!("no test here posts one")
+                }
             }
             self.check();
         }

@@ -52,6 +52,9 @@ impl<K: Kernel> Reactor<K> {
                 });
             }
             Command::Close(id) => self.with(id, Connection::handle_close),
+            Command::Join(id, seat) => self.fans.join(id, seat, &mut self.table),
+            Command::Leave(id, seat) => self.fans.leave(id, &seat, &mut self.table),
+            Command::Broadcast(seat, shot) => self.fans.receive(&seat, shot),
             Command::Overflow(id) => self.with(id, |conn, _, _| conn.abort(Cause::Overflow)),
             Command::Back { id, result } => self.with(id, |conn, _, _| conn.handle_back(result)),
             Command::Abort(id) => self.with(id, |conn, _, _| conn.abort(Cause::Aborted)),

@@ -56,6 +56,7 @@ impl<K: Kernel> Reactor<K> {
         if entry.conn.is_out() {
             return None;
         }
+        self.fans.leave_all(id, &mut self.table);
         let mut entry = self.table.remove(id)?;
         if let Some(timer) = entry.conn.timer_mut().take() {
             self.io.wheel.cancel(timer, id);

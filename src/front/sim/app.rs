@@ -59,6 +59,8 @@ pub(super) struct Life {
     pub(super) abort_asked: bool,
     pub(super) finish_asked: bool,
     pub(super) overflowed: bool,
+    /// It may be reset for being behind.
+    pub(super) lagged_out: bool,
     pub(super) drain_told: bool,
     /// When the last frame was handled.
     pub(super) handled_at: Time,

@@ -78,6 +78,7 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::Evicted => plan.evicts(),
         Cause::Refused => false,
         Cause::Overflow => life.overflowed || life.pushes > 0,
+        Cause::Lagged => life.lagged_out,
         Cause::ServerStopped => net.stopping,
         Cause::Io(..) => facts.watch_failed || facts.error_told,
         Cause::CodecFailed(_) => false,

@@ -230,6 +230,7 @@ fn limits(random: &mut Random) -> Limits {
     }
     admission(random, &mut limits);
     limits.accepts_per_turn = random.size(1, 8);
+    limits.broadcasts_per_turn = random.size(1, 6);
     limits.read_chunk_bytes = random.magnitude(512, 8 << 10);
     limits.frames_per_turn = random.magnitude(1, 16);
     limits.pool_retained_max = random.size(0, 4);

@@ -119,6 +119,20 @@ impl Outbox {
         filled
     }
 
+    /// All that waits, in one piece: copied only if there are several.
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        if self.parts.len() > 1 || self.written > 0 {
+            let mut slices = vec![IoSlice::new(&[]); self.parts.len()];
+            self.slices(&mut slices);
+            return slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        }
+        match self.parts.pop_front() {
+            Some(Part::Shared(bytes)) => bytes,
+            Some(Part::Copied(segment)) => Bytes::from(segment),
+            None => Bytes::new(),
+        }
+    }
+
     /// A copy of all that waits, as it would be written.
     #[cfg(any(test, feature = "sim", feature = "testing"))]
     pub(crate) fn to_vec(&self) -> Vec<u8> {
@@ -505,6 +519,7 @@ mod tests {
                 prop_assert_eq!(outbox.is_empty(), model.is_empty());
                 prop_assert_eq!(outbox.retained_bytes(), counted(&outbox));
             }
+            prop_assert_eq!(outbox.into_bytes(), model);
         }
     }
 

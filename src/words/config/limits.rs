@@ -69,6 +69,9 @@ pub struct Limits {
     /// Connections accepted per listener and turn before others get their turn; as many of those
     /// that the program opens itself get on in a turn. Default: 64. Range: 1 to 65,536.
     pub accepts_per_turn: usize,
+    /// Members of groups that are told something in one turn of a reactor before the others get
+    /// their turn. Default: 256. Range: 1 to 65,536.
+    pub broadcasts_per_turn: usize,
     /// Readiness events taken from the system at once. Default: 1,024. Range: 1 to 65,536.
     pub events_per_turn: usize,
     /// The size of a read buffer, which is also the most that is read from one connection before
@@ -160,6 +163,7 @@ impl Limits {
             alarm_cool_down: Duration::from_secs(60),
             backlog: 4_096,
             accepts_per_turn: 64,
+            broadcasts_per_turn: 256,
             events_per_turn: 1_024,
             read_chunk_bytes: 64 << 10,
             frames_per_turn: 256,
@@ -197,6 +201,7 @@ impl Limits {
         check_time("alarm_cool_down", self.alarm_cool_down, MS..=week)?;
         check("backlog", self.backlog, 1..=65_535)?;
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
+        check("broadcasts_per_turn", self.broadcasts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;
         check("read_chunk_bytes", self.read_chunk_bytes, 512..=16 << 20)?;
         check("frames_per_turn", self.frames_per_turn, 1..=65_536)?;
@@ -239,6 +244,7 @@ mod tests {
         );
         assert!(refused(|l| l.backlog = 0).contains("`backlog`"));
         assert!(refused(|l| l.accepts_per_turn = 0).contains("`accepts_per_turn`"));
+        assert!(refused(|l| l.broadcasts_per_turn = 0).contains("`broadcasts_per_turn`"));
         assert!(refused(|l| l.events_per_turn = 0).contains("`events_per_turn`"));
         assert!(refused(|l| l.read_chunk_bytes = 511).contains("512 to 16777216"));
         assert!(refused(|l| l.pool_retained_max = 65_537).contains("`pool_retained_max`"));
