@@ -164,10 +164,10 @@ pub mod group {
     pub use crate::core::group::{BroadcastError, Group, GroupBuilder, GroupStats, SlowPolicy};
 }
 
-/// The type behind [`handler_fn`].
+/// The types behind [`handler_fn`].
 #[cfg(not(loom))]
 pub mod handler {
-    pub use crate::core::handler::HandlerFn;
+    pub use crate::core::handler::{HandlerFn, Opening};
 }
 
 /// A kit that checks codecs, own ones and those that come with the crate.
