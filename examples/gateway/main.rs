@@ -125,7 +125,7 @@ fn simulate(
 ) -> thread::JoinHandle<()> {
     let count = options.devices.min(room);
     if count < options.devices {
-        eprintln!("{} devices asked for, but this system has room for {count}", options.devices);
+        println!("{} devices asked for, but this system has room for {count}", options.devices);
     }
     let (control, every, board) = (client.control(), options.every, Arc::clone(board));
     thread::spawn(move || devices::connect(&control, gateway, count, every, &board))
