@@ -9,6 +9,10 @@ use hdrhistogram::Histogram;
 use switchboard::client::ConnectError;
 use switchboard::control::{ReactorSnapshot, Report, Snapshot};
 
+/// What stands above the lines.
+pub(crate) const HEADER: &str =
+    "devices  reports/s      p50      p99  isolated  commands  lost  memory/device";
+
 /// What takes longer counts as this, in nanoseconds: a minute.
 const LONGEST: u64 = 60_000_000_000;
 
@@ -92,7 +96,7 @@ impl Board {
     pub(crate) fn show(&self, server: &Snapshot) {
         let line = self.line(server);
         if stdout().is_terminal() {
-            print!("\r{line:<118}");
+            print!("\r{line}");
             // A terminal that is gone is no reason to stop serving.
             stdout().flush().unwrap_or_default();
         } else {
@@ -102,22 +106,20 @@ impl Board {
 
     fn line(&self, server: &Snapshot) -> String {
         let (rate, typical, tail) = self.times().since_last_line(self.answered.load(Relaxed));
-        let sum = |figure: fn(&ReactorSnapshot) -> usize| -> usize {
-            server.reactors.iter().map(figure).sum()
-        };
-        let held = sum(|reactor| reactor.table_bytes + reactor.held_bytes);
+        // The engine's records, and what it holds for connections: incomplete frames and output.
+        let held = |reactor: &ReactorSnapshot| reactor.table_bytes + reactor.held_bytes;
+        let held = server.reactors.iter().map(held).sum::<usize>();
         let memory = held.checked_div(server.connections());
-        // Handlers whose thread lost its reactor, and those that were kept from it to begin with.
+        // Handlers whose thread lost its reactor, and those that were kept from one to begin with.
         let isolated = server.take_overs + server.offloads;
+        let devices = thousands(server.connections() as u64);
+        let (rate, isolated) = (thousands(rate), thousands(isolated));
+        let confirmed = thousands(self.confirmed.load(Relaxed));
+        let lost = thousands(self.lost.load(Relaxed));
+        let memory = memory.map_or(String::from("–"), |bytes| format!("{bytes} B"));
         format!(
-            "{:>6} devices  {:>7} reports/s  p50 {typical} p99 {tail} | slow handlers isolated \
-             {:>5} | commands {:>6}, lost {} | {} B/device",
-            thousands(server.connections() as u64),
-            thousands(rate),
-            thousands(isolated),
-            thousands(self.confirmed.load(Relaxed)),
-            self.lost.load(Relaxed),
-            memory.map_or("–".into(), |bytes| bytes.to_string()),
+            "{devices:>7}  {rate:>9}  {typical:>7}  {tail:>7}  {isolated:>8}  {confirmed:>8}  \
+             {lost:>4}  {memory:>13}"
         )
     }
 
@@ -172,7 +174,7 @@ impl Times {
         let rate = u128::from(replies - self.shown) * 1_000 / millis;
         (self.shown, self.shown_at) = (replies, now);
         let at = |percentile| match self.recent.is_empty() {
-            true => format!("{:>7}", "–"),
+            true => String::from("–"),
             false => pretty(self.recent.value_at_percentile(percentile)),
         };
         let (typical, tail) = (at(50.0), at(99.0));
@@ -184,8 +186,8 @@ impl Times {
 /// A time of some nanoseconds.
 fn pretty(nanos: u64) -> String {
     match nanos {
-        0..10_000_000 => format!("{:>4} µs", nanos / 1_000),
-        _ => format!("{:>4} ms", nanos / 1_000_000),
+        0..10_000_000 => format!("{} µs", nanos / 1_000),
+        _ => format!("{} ms", nanos / 1_000_000),
     }
 }
 

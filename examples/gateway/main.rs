@@ -31,6 +31,7 @@ use std::thread;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use switchboard::config::Scheduling;
 use switchboard::control::Report;
 use switchboard::{Builder, Server};
 
@@ -45,7 +46,8 @@ A gateway and its devices, with a line of numbers every second. Ctrl-C ends it i
   --connect ADDR   devices only, for a gateway at this address
   --listen ADDR    where the gateway listens (127.0.0.1:7010)
   --every MS       time between two reports of a device (500)
-  --seconds S      ends by itself after this time";
+  --seconds S      ends by itself after this time
+  --inline         isolates no slow handler, as an ordinary event loop: to see the difference";
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,6 +58,7 @@ struct Options {
     listen: SocketAddr,
     every: Duration,
     seconds: Option<u64>,
+    scheduling: Scheduling,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -72,12 +75,13 @@ fn run_gateway(options: &Options) -> Result<(), Box<dyn Error>> {
     let (builder, room) = roomy(if options.devices == 0 { 1 } else { 2 });
     let board = Arc::new(Board::default());
     let gateway = Gateway::new(&board);
-    let server = gateway.start(builder, options.listen)?;
+    let server = gateway.start(builder.scheduling(options.scheduling), options.listen)?;
     let addr = server.local_addr();
-    println!("gateway on {addr}; Ctrl-C ends it");
+    println!("gateway on {addr}; one device in a hundred blocks its handler; Ctrl-C ends it");
 
     let client = roomy(2).0.name("devices").start()?;
     let devices = simulate(options, &client, addr, room, &board);
+    println!("{}", board::HEADER);
     let (control, its) = (server.control(), Arc::clone(&board));
     let line = Every::new(SECOND, move || its.show(&control.snapshot()));
     let commands = Every::new(SECOND / 20, move || gateway.command());
@@ -96,6 +100,7 @@ fn run_devices(options: &Options, gateway: SocketAddr) -> Result<(), Box<dyn Err
     let board = Arc::new(Board::default());
     let client = builder.name("devices").start()?;
     let devices = simulate(options, &client, gateway, room, &board);
+    println!("{}", board::HEADER);
     let (control, its) = (client.control(), Arc::clone(&board));
     let line = Every::new(SECOND, move || its.show(&control.snapshot()));
 
@@ -145,6 +150,7 @@ fn options() -> Result<Options, lexopt::Error> {
         listen: SocketAddr::from(([127, 0, 0, 1], 7010)),
         every: Duration::from_millis(500),
         seconds: None,
+        scheduling: Scheduling::TakeOver,
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
@@ -154,6 +160,7 @@ fn options() -> Result<Options, lexopt::Error> {
             Long("listen") => options.listen = parser.value()?.parse()?,
             Long("every") => options.every = Duration::from_millis(parser.value()?.parse()?),
             Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
+            Long("inline") => options.scheduling = Scheduling::Inline,
             Short('h') | Long("help") => {
                 println!("{HELP}");
                 process::exit(0);
