@@ -150,7 +150,9 @@ impl Board {
             );
         }
         if report.asked > 0 {
-            let [drained, asked] = [report.closed_by("drained"), report.asked].map(thousands);
+            // At once, or by the session itself, when it had heard out its device.
+            let drained = thousands(report.closed_by("drained") + report.closed_by("closed"));
+            let asked = thousands(report.asked);
             println!("drained   {drained} of {asked} devices");
         }
         println!("in all    {report}");
