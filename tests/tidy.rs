@@ -39,6 +39,7 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("core", "context_bytes", "handle", "its tests need an office"),
     ("core", "context", "handle", "it makes handles of its connection"),
     ("core", "handler", "context", "every call has one"),
+    ("core", "handler", "group", "a handler of frames alone may join one"),
     ("core", "session", "codec", "a codec and a handler make a session"),
     ("core", "session", "handler", "a codec and a handler make a session"),
     ("core", "session", "context", "it calls the handler with one"),
