@@ -185,11 +185,13 @@ impl Times {
     }
 }
 
-/// A time of some nanoseconds.
+/// A time of so many nanoseconds.
 fn pretty(nanos: u64) -> String {
-    match nanos {
-        0..10_000_000 => format!("{} µs", nanos / 1_000),
-        _ => format!("{} ms", nanos / 1_000_000),
+    let micros = nanos / 1_000;
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..10_000 => format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100),
+        _ => format!("{} ms", micros / 1_000),
     }
 }
 
