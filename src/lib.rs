@@ -193,10 +193,10 @@ pub mod guide {
     };
 }
 
-/// The type behind [`handler_fn`].
+/// The types behind [`handler_fn`].
 #[cfg(not(loom))]
 pub mod handler {
-    pub use crate::core::handler::HandlerFn;
+    pub use crate::core::handler::{HandlerFn, Opening};
 }
 
 /// A bench that tests handlers, and a kit that checks codecs.

@@ -64,6 +64,7 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("core", "session", "post", "what other threads sent waits for it"),
     ("core", "framed", "*", "it makes the calls: codec, handler, context and hand meet here"),
     ("core", "session", "framed", "a codec and a handler make a session"),
+    ("core", "handler", "group", "a handler of frames alone may join one"),
     ("core", "session", "codec", "a codec and a handler make a session"),
     ("core", "session", "handler", "a codec and a handler make a session"),
     ("core", "job", "*", "it runs sessions, with all that they need by value"),

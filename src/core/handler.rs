@@ -1,8 +1,11 @@
 //! `Handler`: what a protocol does when something happens on one of its connections.
 
+use std::fmt;
+
 use bytes::{Bytes, BytesMut};
 
 use super::context::Context;
+use super::group::Group;
 use super::overload::Overloaded;
 use crate::words::error::{BoxError, Outcome};
 use crate::words::reason::CloseReason;
@@ -136,25 +139,85 @@ where
     T: FnMut(&mut Context<'_>, BytesMut) -> Result<(), E> + Send + 'static,
     E: Into<BoxError>,
 {
-    HandlerFn(on_frame)
+    HandlerFn { on_frame, opening: () }
 }
 
 /// Made by [`handler_fn`].
 #[derive(Clone, Copy)]
-pub struct HandlerFn<T>(T);
+pub struct HandlerFn<T, O = ()> {
+    on_frame: T,
+    opening: O,
+}
 
-impl<T> std::fmt::Debug for HandlerFn<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// What a [`HandlerFn`] does when its connection opens: nothing, or join a group.
+pub trait Opening: Send + 'static {
+    /// Called once, first.
+    #[doc(hidden)]
+    fn open(&self, cx: &mut Context<'_>);
+}
+
+impl Opening for () {
+    fn open(&self, _: &mut Context<'_>) {}
+}
+
+impl Opening for Group {
+    fn open(&self, cx: &mut Context<'_>) {
+        cx.join(self);
+    }
+}
+
+impl<T> HandlerFn<T> {
+    /// Has the connection join `group` when it opens, as [`Context::join`] does in
+    /// [`on_open`](Handler::on_open).
+    ///
+    /// ```
+    /// use std::io::{Read, Write};
+    /// use std::net::TcpStream;
+    /// use switchboard::group::Group;
+    /// use switchboard::{LengthPrefixed, Server, handler_fn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let everybody = Group::new(LengthPrefixed::u16());
+    /// let members = everybody.clone();
+    /// let echo = move |_peer| handler_fn(|cx, frame| cx.send(frame)).joining(&members);
+    /// let server =
+    ///     Server::builder().listen("127.0.0.1:0", LengthPrefixed::u16(), echo).start()?;
+    ///
+    /// let mut client = TcpStream::connect(server.local_addr())?;
+    /// client.write_all(b"\x00\x04ping")?;
+    /// let mut frame = [0; 6];
+    /// client.read_exact(&mut frame)?;
+    /// // Who is answered has joined.
+    /// everybody.broadcast("news")?;
+    /// client.read_exact(&mut frame)?;
+    /// assert_eq!(&frame, b"\x00\x04news");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn joining(self, group: &Group) -> HandlerFn<T, Group> {
+        HandlerFn { on_frame: self.on_frame, opening: group.clone() }
+    }
+}
+
+impl<T, O> fmt::Debug for HandlerFn<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HandlerFn")
     }
 }
 
-impl<T, E> Handler for HandlerFn<T>
+impl<T, E, O> Handler for HandlerFn<T, O>
 where
     T: FnMut(&mut Context<'_>, BytesMut) -> Result<(), E> + Send + 'static,
     E: Into<BoxError>,
+    O: Opening,
 {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Outcome {
+        self.opening.open(cx);
+        Ok(())
+    }
+
     fn on_frame(&mut self, cx: &mut Context<'_>, frame: BytesMut) -> Outcome {
-        (self.0)(cx, frame).map_err(Into::into)
+        (self.on_frame)(cx, frame).map_err(Into::into)
     }
 }

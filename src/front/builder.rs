@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::server::{Report, Server};
+use super::server::{Drain, Report, Server};
 use crate::core::codec::Codec;
 use crate::core::handler::Handler;
 use crate::core::job::Job;
@@ -268,6 +268,7 @@ impl Builder {
     /// listener, a poll or a thread. Nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
         let Builder { mut plans, limits, threads, placement, on_start, on_alarm, .. } = self;
+        let drain = Drain { deadline: self.drain_deadline, spread: self.drain_spread };
         limits.check()?;
         threads.check()?;
         if plans.len() > LISTENERS_MAX {
@@ -304,7 +305,7 @@ impl Builder {
         if let Some(tell) = on_start {
             tell(&addrs);
         }
-        Ok(Server::new(running, common, spawner, addrs, clock))
+        Ok(Server::new(running, common, spawner, addrs, clock, drain))
     }
 
     /// Starts the server and serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console
@@ -317,8 +318,7 @@ impl Builder {
     /// As [`start`](Builder::start); also if the signals cannot be caught, because another server
     /// of this process does so already, and if the server cannot go on.
     pub fn run(self) -> Result<Report, Error> {
-        let (deadline, spread) = (self.drain_deadline, self.drain_spread);
-        self.start()?.run_until_signal(deadline, spread)
+        self.start()?.run()
     }
 }
 

@@ -27,6 +27,14 @@ pub struct Server {
     addrs: Vec<SocketAddr>,
     clock: Clock,
     started: Time,
+    drain: Drain,
+}
+
+/// How a server comes to its end after a signal.
+#[derive(Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) deadline: Duration,
+    pub(super) spread: Duration,
 }
 
 /// How long a server that is stopped waits for handlers that are still running.
@@ -42,17 +50,18 @@ impl Server {
         Builder::new()
     }
 
-    pub(crate) fn new(
+    pub(super) fn new(
         running: Running<Reactor<MioKernel>>,
         common: Arc<Common<MioKernel>>,
         spawner: Arc<Spawner<MioKernel>>,
         addrs: Vec<SocketAddr>,
         clock: Clock,
+        drain: Drain,
     ) -> Self {
         let started = clock.now();
         let dialer = Dialer::new(Arc::clone(&common), spawner);
         let control = Control { common, stats: running.stats(), dialer };
-        Server { running: Some(running), control, addrs, clock, started }
+        Server { running: Some(running), control, addrs, clock, started, drain }
     }
 
     /// The address of the first listener, with the port that the system chose.
@@ -152,11 +161,27 @@ impl Server {
         self.finish_or_fail()
     }
 
-    pub(crate) fn run_until_signal(
-        mut self,
-        deadline: Duration,
-        spread: Duration,
-    ) -> Result<Report, Error> {
+    /// Serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console on Windows), then
+    /// drains, as [`Builder::run`] does; for programs that need the server, or its
+    /// [`control`](Server::control), before. Signals are caught from this call on. Blocks; not to
+    /// be called from a handler.
+    ///
+    /// ```no_run
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// let echo = |_peer| handler_fn(|cx, bytes| cx.send(bytes));
+    /// let server = Server::builder().listen("127.0.0.1:7000", Raw::new(), echo).start()?;
+    /// let control = server.control();
+    /// std::thread::spawn(move || println!("{} connections", control.snapshot().connections()));
+    /// println!("{}", server.run()?);
+    /// # Ok::<(), switchboard::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the signals cannot be caught, because another server of this process does so already,
+    /// and if the server cannot go on.
+    pub fn run(mut self) -> Result<Report, Error> {
+        let Drain { deadline, spread } = self.drain;
         let termination =
             Termination::install().map_err(|error| Error::io("catching signals", error))?;
         let common = &self.control.common;
