@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use common::{
     Call, Journal, PATIENCE, builder, by_default, connect, connect_narrow, echo, expect_reset,
     name, now, pattern, pause, read_all, serve, sum, wait_for, wait_until,
@@ -18,7 +18,7 @@ use common::{
 use switchboard::close::Blame;
 use switchboard::control::Snapshot;
 use switchboard::error::{SendError, TrySendError};
-use switchboard::{Builder, Handle, Raw, Server};
+use switchboard::{Builder, Context, Handle, Handler, Outcome, Raw, Server};
 
 /// More than the system takes from a server whose client does not read.
 const MUCH: usize = 12 << 20;
@@ -243,4 +243,50 @@ fn a_closed_connection_throws_away_no_more_input_than_it_may() {
     let refused = (0..1_000).any(|_| client.write_all(&[9; 16 << 10]).is_err());
     assert!(refused, "16 MB were taken");
     assert_eq!(journal.life(name(&client)).1.cause().label(), "closed");
+}
+
+/// Sends as much as may be queued, and goes on when that is gone.
+struct Producer {
+    left: usize,
+}
+
+impl Producer {
+    fn produce(&mut self, cx: &mut Context) -> Outcome {
+        while self.left > 0 && cx.queued_bytes() < 4_096 {
+            let count = self.left.min(1_000);
+            cx.send(vec![b'.'; count])?;
+            self.left -= count;
+        }
+        if self.left == 0 {
+            cx.finish();
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Producer {
+    fn on_open(&mut self, cx: &mut Context) -> Outcome {
+        self.produce(cx)
+    }
+    fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+        Ok(())
+    }
+    fn on_drained(&mut self, cx: &mut Context) -> Outcome {
+        self.produce(cx)
+    }
+}
+
+#[test]
+fn a_producer_that_waits_for_room_goes_on_also_if_the_system_takes_all_at_once() {
+    let marks = builder().limits(|limits| {
+        (limits.send_high_bytes, limits.send_low_bytes) = (4_096, 1_024);
+    });
+    let server = marks
+        .listen("127.0.0.1:0", Raw::new(), |_peer| Producer { left: 1_000_000 })
+        .start()
+        .expect("the server starts");
+    let mut received = Vec::new();
+    let mut client = connect(server.local_addr());
+    client.read_to_end(&mut received).expect("the server goes on");
+    assert_eq!(received.len(), 1_000_000);
 }

@@ -64,9 +64,8 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
     }
 
     /// Queued output has fallen from `send_high_bytes` or more to `send_low_bytes` or less: input
-    /// is read again, and a handler that held output back may go on. Not called after `finish`, nor
-    /// for output that the system took at once, however much: it was never queued. Who sends one
-    /// part after the other goes by [`on_flushed`](Handler::on_flushed).
+    /// is read again, and a handler that held output back may go on. What one call has sent counts,
+    /// also if the system takes all of it at once. Not called after `finish`.
     ///
     /// # Errors
     /// Any: it closes the connection.

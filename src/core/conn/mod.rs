@@ -470,6 +470,7 @@ impl Connection {
         if !hand.marks.is_empty() {
             self.take_marks(hand);
         }
+        let most = self.queued_bytes() + hand.said_bytes;
         if !hand.outbox.is_empty() {
             let held = self.holds_output();
             let queue = self.outbox.get_or_insert_default();
@@ -483,12 +484,24 @@ impl Connection {
                 // It will wait for a while: it is to keep no read buffer alive.
                 queue.compact();
             }
-            self.flags.choked |= self.queued_bytes() >= rules.limits.send_high_bytes;
+        }
+        if most >= rules.limits.send_high_bytes {
+            self.choke(rules);
         }
         if let Some(gate) = &self.gate {
             // In this order, so that no message is counted nowhere.
             gate.publish_unsent(self.queued_bytes());
             gate.taken(hand.posted_bytes);
+        }
+    }
+
+    /// What was queued has reached the high mark. What of it the system took at once may have
+    /// brought it down to the low one already: who has held output back is told all the same.
+    fn choke(&mut self, rules: Rules<'_>) {
+        if self.queued_bytes() > rules.limits.send_low_bytes || self.flags.choked {
+            self.flags.choked = true;
+        } else if self.send == SendHalf::Open && !self.flags.dead {
+            self.inbox_mut().drained = true;
         }
     }
 
