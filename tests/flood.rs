@@ -54,7 +54,7 @@ const CLIENTS: usize = 2_000;
 const MAX: usize = 64 << 20;
 /// What is not in the books: large buffers of which a part waits to be written (their read buffer
 /// is pinned), blanks of jobs, threads, the harness.
-const SLACK: usize = 32 << 20;
+const SLACK: usize = 16 << 20;
 
 /// Sends to all who still listen, as much as goes, for one round.
 fn pour(clients: &mut Vec<TcpStream>, bytes: &[u8]) {

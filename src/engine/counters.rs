@@ -81,7 +81,7 @@ pub struct MemorySnapshot {
     pub partial_frames: usize,
     /// Output that the system has not taken yet: what was copied to the capacity of the copies,
     /// what is shared with others (a large message, sent as [`Bytes`](bytes::Bytes)) to its length.
-    /// A part of a larger buffer keeps all of that alive; parts of up to 16 KiB are copied.
+    /// A part of a larger buffer keeps all of that alive; parts of up to 64 KiB are copied.
     pub output: usize,
     /// Messages sent through handles that are not encoded yet, each with 64 bytes more.
     pub mailboxes: usize,

@@ -30,7 +30,7 @@ pub struct Outbox {
 enum Part {
     /// Shared with whoever else holds the same memory.
     Shared(Bytes),
-    /// Ours alone, at most [`SEGMENT_MAX_BYTES`] long.
+    /// Ours alone: at most [`SEGMENT_MAX_BYTES`] long, or a leftover of a shared part.
     Copied(Vec<u8>),
 }
 
@@ -368,7 +368,8 @@ impl Outbox {
 
     /// Keeps the larger of `segment` and the present spare for the next copy.
     fn recycle(&mut self, mut segment: Vec<u8>) {
-        if segment.capacity() > self.spare.capacity() {
+        let capacity = segment.capacity();
+        if capacity > self.spare.capacity() && capacity <= SEGMENT_MAX_BYTES {
             segment.clear();
             self.copied_capacity =
                 self.copied_capacity - self.spare.capacity() + segment.capacity();
@@ -390,8 +391,10 @@ impl fmt::Debug for Outbox {
 
 /// Up to here a copy is cheaper than one more slice for the kernel and one more shared count.
 const COPY_MAX_BYTES: usize = 512;
-/// Up to here what the kernel did not take is copied out of the buffer it stands in.
-const LEFTOVER_MAX_BYTES: usize = 16 << 10;
+/// Up to here what the kernel did not take is copied out of the buffer it stands in: a read buffer of
+/// the usual size is given back whenever somebody is slow to read, so that the books of memory, which
+/// know lengths, tell the truth.
+const LEFTOVER_MAX_BYTES: usize = 64 << 10;
 /// The least a segment is made for.
 const SEGMENT_MIN_BYTES: usize = 64;
 /// The most a segment grows to: a bound on what a partly written one holds back, and on the spare.
@@ -399,8 +402,7 @@ const SEGMENT_MAX_BYTES: usize = 16 << 10;
 /// The list of parts is given back when it has run empty and is longer than this.
 const PARTS_KEPT_MAX: usize = 64;
 
-const _: () =
-    assert!(SEGMENT_MAX_BYTES.is_power_of_two() && LEFTOVER_MAX_BYTES <= SEGMENT_MAX_BYTES);
+const _: () = assert!(SEGMENT_MAX_BYTES.is_power_of_two());
 
 #[cfg(test)]
 mod tests;

@@ -85,7 +85,7 @@ pub struct Limits {
     /// where a job is a handler that runs or waits to run (what it says is seen when it returns),
     /// the tables of records and timers double when they grow, and messages are those that handles
     /// take before the reactor comes to look. What the process uses may be more by what shared
-    /// output keeps alive: a part of more than 16 KiB of a read buffer keeps all of that.
+    /// output keeps alive: a part of more than 64 KiB of a read buffer keeps all of that.
     ///
     /// Default: half of the machine's memory; 2⁴⁰ where the system does not tell (Windows). Range:
     /// 64 KiB to 2⁵⁰ (on 32-bit platforms the largest `usize`).

@@ -203,16 +203,16 @@ fn large_messages_and_a_lonely_small_one_are_shared() {
 
 #[test]
 fn a_small_leftover_lets_its_buffer_go() {
-    let buffer = Bytes::from(vec![3; 64 << 10]);
+    let buffer = Bytes::from(vec![3; 128 << 10]);
     let mut outbox = Outbox::new();
     outbox.put(buffer.clone());
     outbox.advance(1);
     outbox.compact();
     assert!(is_shared(&outbox, 0), "a large leftover stays where it is");
-    outbox.advance((64 << 10) - 1 - LEFTOVER_MAX_BYTES);
+    outbox.advance((128 << 10) - 1 - LEFTOVER_MAX_BYTES);
     outbox.compact();
     assert!(buffer.is_unique());
-    assert_eq!(content(&outbox), &buffer[(64 << 10) - LEFTOVER_MAX_BYTES..]);
+    assert_eq!(content(&outbox), &buffer[(128 << 10) - LEFTOVER_MAX_BYTES..]);
     outbox.put(buffer.slice(..COPY_MAX_BYTES + 1));
     outbox.compact();
     assert!(buffer.is_unique(), "what came after the last look is looked at");
