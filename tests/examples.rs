@@ -219,7 +219,7 @@ fn chat_serves_people() {
 
 #[test]
 fn the_gateway_loses_nothing() {
-    let args = ["--simulate", "120", "--every", "20", "--seconds", "2", "--listen", "127.0.0.1:0"];
+    let args = ["--simulate", "120", "--every", "100", "--seconds", "2", "--listen", "127.0.0.1:0"];
     let mut example = Example::start("gateway", &args);
     example.line("gateway on 127.0.0.1:");
     example.line("devices  reports/s ");
@@ -237,7 +237,7 @@ fn the_gateway_loses_nothing() {
 fn the_gateway_serves_devices_of_another_process() {
     let mut gateway = Example::start("gateway", &["--simulate", "0", "--listen", "127.0.0.1:0"]);
     let addr = gateway.addr("gateway on ").to_string();
-    let args = ["--connect", &addr, "--simulate", "40", "--every", "20", "--seconds", "1"];
+    let args = ["--connect", &addr, "--simulate", "40", "--every", "100", "--seconds", "1"];
     let mut devices = Example::start("gateway", &args);
     devices.line("  slow ");
     devices.line("drained   40 of 40 devices");

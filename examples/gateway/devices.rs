@@ -23,6 +23,9 @@ const BATCH: usize = 200;
 /// Reports that may be without a reply.
 const OUTSTANDING_MAX: usize = 100;
 
+/// Its multiples, less what stands before the point, are spread evenly, whichever are left out.
+const GOLDEN: f64 = 0.618_033_988_75;
+
 /// The key of the only timer.
 const REPORT: u64 = 0;
 
@@ -51,7 +54,7 @@ pub(crate) fn connect(
             board: Arc::clone(board),
             fleet: number % FLEETS,
             is_slow: number % SLOW_ONE_IN == 0,
-            phase: every.mul_f64((number % BATCH) as f64 / BATCH as f64),
+            phase: every.mul_f64((number as f64 * GOLDEN).fract()),
             every,
             reports: 0,
             sent: VecDeque::new(),
