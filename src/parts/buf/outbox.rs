@@ -391,9 +391,9 @@ impl fmt::Debug for Outbox {
 
 /// Up to here a copy is cheaper than one more slice for the kernel and one more shared count.
 const COPY_MAX_BYTES: usize = 512;
-/// Up to here what the kernel did not take is copied out of the buffer it stands in: a read buffer of
-/// the usual size is given back whenever somebody is slow to read, so that the books of memory, which
-/// know lengths, tell the truth.
+/// Up to here what the kernel did not take is copied out of the buffer it stands in: a read buffer
+/// of the usual size is given back whenever a peer is slow to read, so that the books of memory,
+/// which know lengths, tell the truth.
 const LEFTOVER_MAX_BYTES: usize = 64 << 10;
 /// The least a segment is made for.
 const SEGMENT_MIN_BYTES: usize = 64;
