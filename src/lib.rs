@@ -146,7 +146,7 @@ pub mod config {
 #[cfg(not(loom))]
 pub mod control {
     pub use crate::core::handle::HandleStats;
-    pub use crate::core::limits::{Alarm, AlarmKind};
+    pub use crate::core::limits::{Alarm, AlarmKind, Shortage};
     pub use crate::engine::counters::{MemorySnapshot, ReactorSnapshot};
     pub use crate::front::server::{Control, Report, Snapshot};
     pub use crate::words::error::SpawnError;

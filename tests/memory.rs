@@ -15,7 +15,7 @@ use common::{
 };
 use switchboard::close::{Blame, Cause};
 use switchboard::config::{Evict, Idle, Placement};
-use switchboard::control::{MemorySnapshot, Snapshot};
+use switchboard::control::{MemorySnapshot, Shortage, Snapshot};
 use switchboard::error::TrySendError;
 use switchboard::{
     Builder, CloseReason, Context, Handle, Handler, LengthPrefixed, Outcome, Raw, Server,
@@ -124,6 +124,26 @@ fn each_grade_is_reached_and_left() {
         assert!(calm.memory.total < MAX / 20, "{:?}", calm.memory);
         echo(&mut pile.client, &frame(b"as before"));
     }
+}
+
+#[test]
+fn whoever_wants_to_know_is_told_of_each_grade() {
+    let (sender, news) = channel();
+    let told = little(MAX).on_shortage(move |news| sender.send(*news).expect("the test listens"));
+    let mut pile = Pile::new(told);
+    pile.fill(98);
+    pile.wait_for_grade(5);
+    pile.empty();
+    pile.wait_for_grade(0);
+    let mut steps = Vec::new();
+    while steps.last().is_none_or(|&(_, grade)| grade > 0) {
+        let news: Shortage = news.recv_timeout(PATIENCE).expect("it is told");
+        assert_eq!(news.max_bytes, MAX);
+        assert!(news.grade < news.before || news.used_bytes >= MAX / 10 * 7, "{news:?}");
+        steps.push((news.before, news.grade));
+    }
+    assert_eq!(steps.first().map(|step| step.0), Some(0), "{steps:?}");
+    assert!(steps.iter().any(|step| step.1 == 5), "{steps:?}");
 }
 
 #[test]

@@ -114,7 +114,8 @@ impl<'a, M> Context<'a, M> {
     /// [`SendError::Closing`] after `finish`, `close` or `abort`; [`SendError::Refused`] if the
     /// codec cannot encode the message; [`SendError::Overflow`] if the peer is so slow that more
     /// than `send_max_bytes` would be queued: the connection is reset then; [`SendError::Full`] if
-    /// [`Overflow::DropNewest`](crate::config::Overflow) says that it is not, and the message is dropped.
+    /// [`Overflow::DropNewest`](crate::config::Overflow) says that it is not, and the message is
+    /// dropped.
     pub fn send(&mut self, message: impl Into<M>) -> Result<(), SendError> {
         self.send_with(|encoder, outbox| encoder.encode(message.into(), outbox))
     }
@@ -258,7 +259,8 @@ impl<'a, M> Context<'a, M> {
     }
 
     /// Reads again after a [`pause`](Context::pause), first what was read already and not shown.
-    /// From outside of a handler: [`Handle::run`](crate::Handle::run). Nothing happens if it was not paused.
+    /// From outside of a handler: [`Handle::run`](crate::Handle::run). Nothing happens if it was
+    /// not paused.
     pub fn resume(&mut self) {
         self.hand.paused = false;
     }

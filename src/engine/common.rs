@@ -10,7 +10,7 @@ use super::request::{Answer, Asked, Request};
 use crate::core::dial::ConnectCause;
 use crate::core::job::Call;
 use crate::core::limits::{
-    Admission, Alarm, Alarms, Clients, Full, Grade, Permit, Prefixes, Via, Waiters,
+    Admission, Alarm, Alarms, Clients, Full, Grade, Permit, Prefixes, Shortage, Via, Waiters,
 };
 use crate::core::session::Factory;
 use crate::sys::Kernel;
@@ -39,6 +39,9 @@ pub(crate) enum Ending {
     Signal,
 }
 
+/// Told how short memory is; user code.
+pub(crate) type TellShortage = dyn Fn(&Shortage) + Send + Sync;
+
 /// Told of alarms; user code.
 pub(crate) type TellAlarm = dyn Fn(&Alarm) + Send + Sync;
 
@@ -51,6 +54,15 @@ pub(crate) struct Bell {
 impl fmt::Debug for Bell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bell").field("alarms", &self.alarms).finish_non_exhaustive()
+    }
+}
+
+/// Who is told how short memory is.
+pub(crate) struct OnShortage(pub(crate) Arc<TellShortage>);
+
+impl fmt::Debug for OnShortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnShortage")
     }
 }
 
@@ -73,6 +85,7 @@ pub(crate) struct Common<K: Kernel> {
     /// Those of which a door waits for a place at a listener, by its number.
     crowded: Box<[Waiters]>,
     pub(crate) bell: Option<Bell>,
+    pub(crate) on_shortage: Option<OnShortage>,
     progress: Mutex<Progress>,
     moved: Condvar,
 }
@@ -99,6 +112,7 @@ impl<K: Kernel> Common<K> {
             starved: Waiters::default(),
             crowded: listening.iter().map(|_| Waiters::default()).collect(),
             bell: None,
+            on_shortage: None,
             limits,
             listening,
             placement,
@@ -108,6 +122,12 @@ impl<K: Kernel> Common<K> {
             progress: Mutex::new(Progress::default()),
             moved: Condvar::new(),
         }
+    }
+
+    /// Has `tell` told when memory becomes shorter or less short.
+    pub(crate) fn with_shortage(mut self, tell: Option<Arc<TellShortage>>) -> Self {
+        self.on_shortage = tell.map(OnShortage);
+        self
     }
 
     /// Has `tell` told of alarms.

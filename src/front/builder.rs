@@ -9,10 +9,10 @@ use super::server::{Drain, Report, Server};
 use crate::core::codec::Codec;
 use crate::core::handler::Handler;
 use crate::core::job::Job;
-use crate::core::limits::Alarm;
+use crate::core::limits::{Alarm, Shortage};
 use crate::core::session::{Factory, Maker};
 use crate::edge::listener::Plan;
-use crate::engine::common::{Common, TellAlarm};
+use crate::engine::common::{Common, TellAlarm, TellShortage};
 use crate::engine::desk::Desk;
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{self, Mode, Port, SchedConfig};
@@ -39,6 +39,7 @@ pub struct Builder {
     drain_spread: Duration,
     on_start: Option<Box<OnStart>>,
     on_alarm: Option<Arc<TellAlarm>>,
+    on_shortage: Option<Arc<TellShortage>>,
 }
 
 /// Told the addresses of all listeners.
@@ -70,6 +71,7 @@ impl Builder {
             drain_spread: Duration::from_secs(1),
             on_start: None,
             on_alarm: None,
+            on_shortage: None,
         }
     }
 
@@ -261,13 +263,39 @@ impl Builder {
         self
     }
 
+    /// Calls `tell` when the connections have come to use so much of
+    /// [`memory_max`](Limits::memory_max) that more is given up to stay within it, or less again.
+    ///
+    /// It runs in the pool of workers, where it delays no connection; without workers, on the thread
+    /// of a reactor. Calls come in no certain order if one takes its time. A panic in it is counted
+    /// and goes no further. A second callback replaces the first.
+    ///
+    /// ```
+    /// use switchboard::{Raw, Server, handler_fn};
+    ///
+    /// let server = Server::builder()
+    ///     .listen("127.0.0.1:0", Raw::new(), |_peer| handler_fn(|cx, bytes| cx.send(bytes)))
+    ///     .limits(|limits| limits.memory_max = 64 << 20)
+    ///     .on_shortage(|news| eprintln!("memory: grade {} of 5", news.grade))
+    ///     .start()?;
+    /// # server.stop();
+    /// # Ok::<(), switchboard::Error>(())
+    /// ```
+    #[must_use]
+    pub fn on_shortage(mut self, tell: impl Fn(&Shortage) + Send + Sync + 'static) -> Self {
+        self.on_shortage = Some(Arc::new(tell));
+        self
+    }
+
     /// Starts the server in threads of its own and returns. A server without listeners is allowed.
     ///
     /// # Errors
     /// [`Error::Config`] for a setting outside of its range; [`Error::Io`] if the system refuses a
     /// listener, a poll or a thread. Nothing is left running then.
     pub fn start(self) -> Result<Server, Error> {
-        let Builder { mut plans, limits, threads, placement, on_start, on_alarm, .. } = self;
+        let Builder {
+            mut plans, limits, threads, placement, on_start, on_alarm, on_shortage, ..
+        } = self;
         let drain = Drain { deadline: self.drain_deadline, spread: self.drain_spread };
         limits.check()?;
         threads.check()?;
@@ -280,6 +308,7 @@ impl Builder {
         let listening = listening.chain([Ok(Listening::outbound(&limits))]);
         let listening = listening.collect::<Result<Arc<[_]>, _>>()?;
         let common = Common::new(limits, listening, placement).with_bell(on_alarm);
+        let common = common.with_shortage(on_shortage);
         let common = Arc::new(common);
         let kernels = (0..threads.reactors)
             .map(|_| MioKernel::new(clock, common.limits.events_per_turn))

@@ -29,6 +29,22 @@ const FALLS: [u128; 5] = [65, 75, 85, 90, 93];
 const CROWDED: [u128; 3] = [80, 90, 97];
 const CROWDED_FALL: u128 = 5;
 
+/// That memory has become shorter, or less short: see
+/// [`Builder::on_shortage`](crate::Builder::on_shortage).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shortage {
+    /// How much is given up now to stay within `memory_max`, from 0, nothing, to 5, as
+    /// [`MemorySnapshot::grade`](crate::control::MemorySnapshot) says.
+    pub grade: u8,
+    /// How much was given up before.
+    pub before: u8,
+    /// What all connections of the server use, in bytes.
+    pub used_bytes: usize,
+    /// What they may use, in bytes: `memory_max`.
+    pub max_bytes: usize,
+}
+
 impl Grade {
     /// Every grade, the lowest first.
     pub(crate) const ALL: [Grade; 6] =

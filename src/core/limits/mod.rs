@@ -13,6 +13,7 @@ pub(crate) use self::admission::{Admission, Full, Permit, Tokens, Via};
 pub use self::alarm::{Alarm, AlarmKind};
 pub(crate) use self::alarm::{Alarms, Told};
 pub(crate) use self::clients::{Clients, Prefixes};
+pub use self::memory::Shortage;
 pub(crate) use self::memory::{Grade, Meter, crowding};
 pub(crate) use self::waiters::Waiters;
 pub(crate) use crate::words::bucket::Bucket;

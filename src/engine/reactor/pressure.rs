@@ -13,13 +13,16 @@ use std::time::Duration;
 use super::stream::{Io, May};
 use super::{Entry, Reactor};
 use crate::core::conn::Holding;
-use crate::core::limits::{Grade, Meter, crowding};
+use crate::core::job::Call;
+use crate::core::limits::{Grade, Meter, Shortage, crowding};
+use crate::engine::common::OnShortage;
 use crate::engine::counters::MemorySnapshot;
 use crate::sys::Kernel;
 use crate::words::clock::Time;
 use crate::words::config::Evict;
 use crate::words::id::ConnId;
 use crate::words::pressure::Pressure;
+use crate::words::sync::Arc;
 
 /// What a reactor knows of memory: its own, and that of all others.
 #[derive(Debug)]
@@ -265,10 +268,26 @@ impl<K: Kernel> Reactor<K> {
             let (higher, shorter) = self.io.budget.level();
             self.io.budget.again = higher > grade || shorter > pressure;
         }
+        if grade != before {
+            self.tell_shortage(before, grade);
+        }
         self.desk.set_full(grade == Grade::Evict);
         self.shorten_silence();
         self.read_on();
         self.sweep();
+    }
+
+    /// Has those told who want to know. All reactors reckon with the same sum: the first one speaks.
+    fn tell_shortage(&mut self, before: Grade, grade: Grade) {
+        let common = &self.io.common;
+        let Some(OnShortage(tell)) = &common.on_shortage else { return };
+        if self.port.index() == 0 {
+            let (tell, before, grade) = (Arc::clone(tell), before.number(), grade.number());
+            let used_bytes = common.desks().iter().map(|desk| desk.used()).sum();
+            let max_bytes = common.limits.memory_max;
+            let news = Shortage { grade, before, used_bytes, max_bytes };
+            self.dials.push_call(Call::new(move || tell(&news)));
+        }
     }
 
     /// When it wants to look again although nothing has happened.

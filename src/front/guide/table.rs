@@ -29,8 +29,15 @@ const IN_WORDS: &[(&str, &str, &str)] = &[
     ("Builder", "placement", "as the platform balances"),
 ];
 /// What builds a server and is no setting that has a default.
-const VERBS: &[&str] =
-    &["listen", "listen_with", "limits", "raise_descriptor_limit", "on_start", "on_alarm"];
+const VERBS: &[&str] = &[
+    "listen",
+    "listen_with",
+    "limits",
+    "raise_descriptor_limit",
+    "on_start",
+    "on_alarm",
+    "on_shortage",
+];
 
 /// The page as it is kept; a checkout may have changed how lines end.
 fn kept() -> String {
