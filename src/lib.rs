@@ -46,7 +46,12 @@
 #![deny(missing_docs)]
 #![cfg_attr(
     loom,
-    allow(dead_code, unreachable_pub, reason = "the models drive a part of the crate")
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "the models drive a part of the crate"
+    )
 )]
 
 // The rooms, in reading order; each may use those before it only. Under `--cfg loom` only what

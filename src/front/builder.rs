@@ -266,8 +266,8 @@ impl Builder {
     /// Calls `tell` when the connections have come to use so much of
     /// [`memory_max`](Limits::memory_max) that more is given up to stay within it, or less again.
     ///
-    /// It runs in the pool of workers, where it delays no connection; without workers, on the thread
-    /// of a reactor. Calls come in no certain order if one takes its time. A panic in it is counted
+    /// It runs in the pool of workers, where it delays no connection; without workers, on the
+    /// thread of a reactor. Calls come in no certain order if one takes its time. A panic in it is counted
     /// and goes no further. A second callback replaces the first.
     ///
     /// ```

@@ -277,7 +277,8 @@ impl<K: Kernel> Reactor<K> {
         self.sweep();
     }
 
-    /// Has those told who want to know. All reactors reckon with the same sum: the first one speaks.
+    /// Has those told who want to know. All reactors reckon with the same sum: the first one
+    /// speaks.
     fn tell_shortage(&mut self, before: Grade, grade: Grade) {
         let common = &self.io.common;
         let Some(OnShortage(tell)) = &common.on_shortage else { return };
