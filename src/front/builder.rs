@@ -267,8 +267,8 @@ impl Builder {
     /// [`memory_max`](Limits::memory_max) that more is given up to stay within it, or less again.
     ///
     /// It runs in the pool of workers, where it delays no connection; without workers, on the
-    /// thread of a reactor. Calls come in no certain order if one takes its time. A panic in it is counted
-    /// and goes no further. A second callback replaces the first.
+    /// thread of a reactor. Calls come in no certain order if one takes its time. A panic in it is
+    /// counted and goes no further. A second callback replaces the first.
     ///
     /// ```
     /// use switchboard::{Raw, Server, handler_fn};
