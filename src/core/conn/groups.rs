@@ -61,20 +61,24 @@ impl Connection {
 
     /// Whether it is a member of the group with this number.
     pub(crate) fn is_member(&self, fan: u32) -> bool {
-        self.groups.iter().flat_map(|groups| &groups.list).any(|member| member.fan == fan)
+        self.rare().groups.iter().flat_map(|groups| &groups.list).any(|member| member.fan == fan)
     }
 
     /// It is a member from now on.
     pub(crate) fn join(&mut self, fan: u32, place: u32, seat: Arc<Seat>) {
         debug_assert!(!self.is_member(fan), "a member joins once");
         let list = || Box::new(Groups { list: Vec::with_capacity(1) });
-        let groups = self.groups.get_or_insert_with(list);
+        let groups = self.rare.get_or_insert_default().groups.get_or_insert_with(list);
         groups.list.push(Membership { seat, fan, place, behind: None });
     }
 
     /// It has another place among the members.
     pub(crate) fn move_member(&mut self, fan: u32, place: u32) {
-        let mut members = self.groups.iter_mut().flat_map(|groups| &mut groups.list);
+        let mut members = self
+            .rare
+            .iter_mut()
+            .flat_map(|rare| &mut rare.groups)
+            .flat_map(|groups| &mut groups.list);
         if let Some(member) = members.find(|member| member.fan == fan) {
             member.place = place;
         }
@@ -82,19 +86,19 @@ impl Connection {
 
     /// It is a member no longer; answers with its place. What waits is dropped.
     pub(crate) fn leave(&mut self, fan: u32) -> Option<u32> {
-        let groups = self.groups.as_mut()?;
+        let groups = self.rare.as_mut().and_then(|rare| rare.groups.as_mut())?;
         let at = groups.list.iter().position(|member| member.fan == fan)?;
         let mut member = groups.list.swap_remove(at);
         member.abandon();
         if groups.list.is_empty() {
-            self.groups = None;
+            self.forget_rare(|rare| rare.groups = None);
         }
         Some(member.place)
     }
 
     /// Any of the groups that it is a member of, by its number.
     pub(crate) fn any_group(&self) -> Option<u32> {
-        self.groups.as_ref().and_then(|groups| groups.list.last()).map(|member| member.fan)
+        self.rare().groups.as_ref().and_then(|groups| groups.list.last()).map(|member| member.fan)
     }
 
     /// The system took the first `taken` bytes of these messages of a group, or they were not
@@ -123,7 +127,11 @@ impl Connection {
 
     /// Messages that cannot be written now. How many are lost for it.
     fn hold_back(&mut self, fan: u32, shots: &[Shot]) -> u64 {
-        let mut members = self.groups.iter_mut().flat_map(|groups| &mut groups.list);
+        let mut members = self
+            .rare
+            .iter_mut()
+            .flat_map(|rare| &mut rare.groups)
+            .flat_map(|groups| &mut groups.list);
         let Some(member) = members.find(|member| member.fan == fan) else {
             debug_assert!(false, "only members are told");
             return 0;
@@ -154,7 +162,9 @@ impl Connection {
     /// the other, up to [`FEED_BYTES`] and the last one's end; and what was lost is told. False if
     /// nothing waited.
     pub(super) fn feed(&mut self) -> bool {
-        let Some(mut groups) = self.groups.take() else { return false };
+        let Some(mut groups) = self.rare.as_mut().and_then(|rare| rare.groups.take()) else {
+            return false;
+        };
         let outbox = self.outbox.get_or_insert_default();
         debug_assert!(outbox.is_empty(), "what waits of the groups comes behind the outbox");
         let mut goes_on = true;
@@ -180,7 +190,7 @@ impl Connection {
                 member.behind = None;
             }
         }
-        self.groups = Some(groups);
+        self.rare.get_or_insert_default().groups = Some(groups);
         if lost > 0 && self.takes_broadcasts() {
             self.inbox_mut().lagged += lost;
         }
@@ -189,13 +199,17 @@ impl Connection {
 
     /// What waits of its groups, as [`Shot::cost`] counts it.
     pub(super) fn pending_bytes(&self) -> usize {
-        let members = self.groups.iter().flat_map(|groups| &groups.list);
+        let members = self.rare().groups.iter().flat_map(|groups| &groups.list);
         members.filter_map(|member| member.behind.as_ref()).map(|b| b.pending.cost_bytes()).sum()
     }
 
     /// It gets no more of what its groups were told, nor what waits.
     pub(super) fn abandon_broadcasts(&mut self) {
-        let members = self.groups.iter_mut().flat_map(|groups| &mut groups.list);
+        let members = self
+            .rare
+            .iter_mut()
+            .flat_map(|rare| &mut rare.groups)
+            .flat_map(|groups| &mut groups.list);
         members.for_each(Membership::abandon);
     }
 }

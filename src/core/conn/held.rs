@@ -10,24 +10,26 @@ use crate::words::clock::Time;
 impl Connection {
     /// Holds it to the rates of its listener and its server, if there are some.
     pub(crate) fn set_shape(&mut self, shape: Option<Box<Shape>>) {
-        self.shape = shape;
+        if shape.is_some() {
+            self.rare.get_or_insert_default().shape = shape;
+        }
     }
 
     /// Whether it is held to a rate.
     pub(crate) fn is_shaped(&self) -> bool {
-        self.shape.is_some()
+        self.rare().shape.is_some()
     }
 
     /// Whether its input waits for its turn.
     #[inline]
     pub(crate) fn holds_input(&self) -> bool {
-        self.shape.as_ref().is_some_and(|shape| shape.read.is_held())
+        self.rare().shape.as_ref().is_some_and(|shape| shape.read.is_held())
     }
 
     /// Whether its output does.
     #[inline]
     pub(crate) fn holds_output(&self) -> bool {
-        self.shape.as_ref().is_some_and(|shape| shape.send.is_held())
+        self.rare().shape.as_ref().is_some_and(|shape| shape.send.is_held())
     }
 
     /// When it goes on with what waits for its turn.
@@ -36,13 +38,15 @@ impl Connection {
         if cfg!(switchboard_sim_mutant = "slot_overslept") {
             return Time::NEVER;
         }
-        self.shape.as_ref().map_or(Time::NEVER, |shape| shape.held_until())
+        self.rare().shape.as_ref().map_or(Time::NEVER, |shape| shape.held_until())
     }
 
     /// How many of `wanted` bytes may be read now; if none, it waits for its turn.
     #[inline]
     pub(crate) fn ask_to_read(&mut self, wanted: usize, now: Time) -> Leave {
-        let Some(shape) = &mut self.shape else { return Leave::Go(wanted) };
+        let Some(shape) = self.rare.as_mut().and_then(|rare| rare.shape.as_mut()) else {
+            return Leave::Go(wanted);
+        };
         let leave = shape.read.ask(wanted, now);
         self.flags.sooner |= leave == Leave::Wait;
         leave
@@ -51,7 +55,9 @@ impl Connection {
     /// How many of `wanted` bytes may be written now; if none, they wait for their turn.
     #[inline]
     pub(crate) fn ask_to_send(&mut self, wanted: usize, now: Time) -> Leave {
-        let Some(shape) = &mut self.shape else { return Leave::Go(wanted) };
+        let Some(shape) = self.rare.as_mut().and_then(|rare| rare.shape.as_mut()) else {
+            return Leave::Go(wanted);
+        };
         let leave = shape.send.ask(wanted, now);
         if leave == Leave::Wait {
             self.flags.sooner = true;
@@ -67,19 +73,27 @@ impl Connection {
     /// So many bytes were read of those that might. Whether they had to wait.
     #[inline]
     pub(crate) fn note_read(&mut self, count: usize) -> bool {
-        self.shape.as_mut().is_some_and(|shape| shape.read.spend(count))
+        self.rare
+            .as_mut()
+            .and_then(|rare| rare.shape.as_mut())
+            .is_some_and(|shape| shape.read.spend(count))
     }
 
     /// So many bytes were written of those that might. Whether they had to wait.
     #[inline]
     pub(crate) fn note_written(&mut self, count: usize) -> bool {
-        self.shape.as_mut().is_some_and(|shape| shape.send.spend(count))
+        self.rare
+            .as_mut()
+            .and_then(|rare| rare.shape.as_mut())
+            .is_some_and(|shape| shape.send.spend(count))
     }
 
     /// Lets go what waits for its turn if that has come. Whether anything does.
     #[inline]
     pub(crate) fn wake_held(&mut self, now: Time) -> bool {
-        let Some(shape) = &mut self.shape else { return false };
+        let Some(shape) = self.rare.as_mut().and_then(|rare| rare.shape.as_mut()) else {
+            return false;
+        };
         let (read, send) = (shape.read.wake(now), shape.send.wake(now));
         self.let_go(read, send, now);
         read.is_some() || send.is_some()
@@ -90,13 +104,14 @@ impl Connection {
         if self.flags.dead {
             return;
         }
-        let shape = self.shape.get_or_insert_with(|| Box::new(Shape::new()));
+        let shape =
+            self.rare.get_or_insert_default().shape.get_or_insert_with(|| Box::new(Shape::new()));
         let (read, send) = (shape.read.cancel(now), shape.send.cancel(now));
         shape.change(change, now);
         let bound = shape.is_bound();
         self.let_go(read, send, now);
         if !bound {
-            self.shape = None;
+            self.forget_rare(|rare| rare.shape = None);
         }
     }
 
@@ -109,7 +124,8 @@ impl Connection {
             }
             self.flags.sooner = true;
         }
-        if let (Some(held), Some(shape)) = (send, &mut self.shape) {
+        let shape = self.rare.as_mut().and_then(|rare| rare.shape.as_mut());
+        if let (Some(held), Some(shape)) = (send, shape) {
             let stall_by = std::mem::replace(&mut shape.stall_by, Time::NEVER);
             if stall_by != Time::NEVER && !self.flags.dead {
                 self.await_until(stall_by + held);

@@ -51,7 +51,7 @@ impl Connection {
     pub(super) fn take_marks(&mut self, hand: &mut Hand) {
         let gone = hand.said_bytes - hand.outbox.len_bytes();
         let queued = self.queued_bytes();
-        let marks = self.marks.get_or_insert_default();
+        let marks = self.rare.get_or_insert_default().marks.get_or_insert_default();
         for (end, key) in hand.marks.drain(..) {
             let early = cfg!(switchboard_sim_mutant = "notice_early");
             let gone = if early { end } else { gone };
@@ -71,12 +71,12 @@ impl Connection {
     }
 
     pub(super) fn tell_flushed(&mut self) {
-        let Some(marks) = &mut self.marks else { return };
+        let Some(marks) = self.rare.as_mut().and_then(|rare| rare.marks.as_mut()) else { return };
         while let Some(key) = marks.pop_passed() {
             self.inbox.get_or_insert_default().flushed.push_back(key);
         }
         if marks.is_empty() {
-            self.marks = None;
+            self.forget_rare(|rare| rare.marks = None);
         }
     }
 }

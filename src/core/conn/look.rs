@@ -9,7 +9,7 @@ use crate::words::clock::Time;
 impl Connection {
     /// The timers of the protocol by their keys, the next one first, and how long each still takes.
     pub(crate) fn timers_left(&self, now: Time) -> Vec<(u64, Duration)> {
-        let pending = self.timers.iter().flat_map(|timers| timers.iter());
+        let pending = self.rare().timers.iter().flat_map(|timers| timers.iter());
         pending.map(|(at, key)| (key, at.since(now))).collect()
     }
 

@@ -95,14 +95,15 @@ impl Connection {
     /// What it holds now.
     #[inline]
     pub(crate) fn holding(&self) -> Holding {
-        let mut holds = self.account.as_ref().map_or(Holding::NOTHING, |account| account.lent);
+        let mut holds =
+            self.rare().account.as_ref().map_or(Holding::NOTHING, |account| account.lent);
         if let Some(partial) = &self.partial {
             holds.partial += partial.capacity() + size_of::<BytesMut>();
         }
         if let Some(outbox) = &self.outbox {
             holds.output += outbox.held_bytes() + size_of::<Outbox>();
         }
-        if let Some(timers) = &self.timers {
+        if let Some(timers) = &self.rare().timers {
             holds.timers += timers.held_bytes();
         }
         holds
@@ -119,23 +120,25 @@ impl Connection {
     #[inline]
     pub(crate) fn settle(&mut self) -> Option<Change> {
         let after = self.holding();
-        let Some(account) = &mut self.account else {
+        let Some(account) = self.rare.as_mut().and_then(|rare| rare.account.as_mut()) else {
             if after == Holding::NOTHING {
                 return None;
             }
-            self.account = Some(Box::new(Account { told: after, ..Account::default() }));
+            self.rare.get_or_insert_default().account =
+                Some(Box::new(Account { told: after, ..Account::default() }));
             return Some(Change { before: Holding::NOTHING, after });
         };
         let before = std::mem::replace(&mut account.told, after);
-        if after == Holding::NOTHING && account.untaken == 0 {
-            self.account = None;
+        let idle = after == Holding::NOTHING && account.untaken == 0;
+        if idle {
+            self.forget_rare(|rare| rare.account = None);
         }
         (before != after).then_some(Change { before, after })
     }
 
     /// Takes everything out of the books, at the end of the record.
     pub(crate) fn close_account(&mut self) -> Option<Change> {
-        let account = self.account.take()?;
+        let account = self.rare.as_mut().and_then(|rare| rare.account.take())?;
         Some(Change { before: account.told, after: Holding::NOTHING })
     }
 
@@ -148,7 +151,7 @@ impl Connection {
         });
         let timers = hand.timers.as_ref().map_or(0, |timers| timers.held_bytes());
         if partial + timers > 0 {
-            let account = self.account.get_or_insert_default();
+            let account = self.rare.get_or_insert_default().account.get_or_insert_default();
             account.lent = Holding { partial, timers, output: 0 };
         }
     }
@@ -156,7 +159,7 @@ impl Connection {
     /// The job is back with all that it took, and perhaps with the gate.
     #[inline]
     pub(super) fn take_back_lent(&mut self) {
-        if let Some(account) = &mut self.account {
+        if let Some(account) = self.rare.as_mut().and_then(|rare| rare.account.as_mut()) {
             account.lent = Holding::NOTHING;
             let untaken = std::mem::take(&mut account.untaken);
             self.count_taken(untaken);
@@ -168,14 +171,16 @@ impl Connection {
         match &self.gate {
             _ if cost == 0 => {}
             Some(gate) => gate.taken(cost),
-            None => self.account.get_or_insert_default().untaken += cost,
+            None => {
+                self.rare.get_or_insert_default().account.get_or_insert_default().untaken += cost
+            }
         }
     }
 
     /// What messages were counted for that nobody could be told of.
     #[cfg(test)]
     pub(super) fn untaken(&self) -> usize {
-        self.account.as_ref().map_or(0, |account| account.untaken)
+        self.rare().account.as_ref().map_or(0, |account| account.untaken)
     }
 
     /// Memory is short and it holds a lot: it is not read for a while. False if this is the one

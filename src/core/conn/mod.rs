@@ -18,6 +18,7 @@ mod held;
 mod idleness;
 mod inbox;
 mod memory;
+mod rare;
 #[cfg(any(test, feature = "testing"))]
 mod look;
 mod rules;
@@ -30,24 +31,20 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
-use self::groups::Groups;
 use self::halves::{RecvHalf, SendHalf};
 use self::memory::Ration;
-pub(crate) use self::memory::{Account, Change, Holding};
+pub(crate) use self::memory::{Change, Holding};
+use self::rare::Rare;
 pub(crate) use self::rules::Rules;
 pub(crate) use self::times::Lapse;
 use super::gate::Gate;
 use super::hand::{Hand, Verdict};
 use super::keepalive::{KeepAlive, Prior};
 use super::lane::Lane;
-use super::marks::Marks;
 use super::session::{Errand, Inbox, Session};
-use super::shaping::Shape;
-use super::timers::Timers;
 use crate::parts::buf::Outbox;
 use crate::parts::timer::TimerId;
 use crate::words::clock::Time;
-use crate::words::config::Timeouts;
 use crate::words::id::ConnId;
 use crate::words::reason::Cause;
 use crate::words::sync::Arc;
@@ -84,22 +81,12 @@ pub(crate) struct Connection {
     partial: Option<Box<BytesMut>>,
     /// Output that the system did not take yet.
     outbox: Option<Box<Outbox>>,
-    /// Where in the output somebody wants to know that it is written.
-    marks: Option<Box<Marks>>,
     /// What waits for the session while it is out.
     inbox: Option<Box<Inbox>>,
     /// Why it ends, once that is certain; the first cause counts.
     cause: Option<Box<Cause>>,
-    /// Where it was told to have other timeouts than its listener.
-    own_timeouts: Option<Arc<Timeouts>>,
-    /// What it has in the books of its reactor, if it holds anything beside this record.
-    account: Option<Box<Account>>,
-    /// Those of the protocol; with the session while that is out.
-    timers: Option<Box<Timers>>,
-    /// What it is held to, if its rates are bounded.
-    shape: Option<Box<Shape>>,
-    /// The groups that it is a member of.
-    groups: Option<Box<Groups>>,
+    /// What few connections have.
+    rare: Option<Box<Rare>>,
     /// When a write stall or the linger is over; `NEVER` if neither is on.
     output_by: Time,
     /// When the peer was last heard of.
@@ -178,14 +165,9 @@ impl Connection {
             gate: None,
             partial: None,
             outbox: None,
-            marks: None,
             inbox: None,
             cause: None,
-            own_timeouts: None,
-            account: None,
-            timers: None,
-            shape: None,
-            groups: None,
+            rare: None,
             output_by: Time::NEVER,
             last_seen: now,
             ready_since: now,
@@ -393,8 +375,8 @@ impl Connection {
         hand.id = id;
         hand.peer = self.peer;
         hand.gate.clone_from(&self.gate);
-        hand.timers = self.timers.take();
-        hand.timeouts.clone_from(&self.own_timeouts);
+        hand.timers = self.rare.as_mut().and_then(|rare| rare.timers.take());
+        hand.timeouts.clone_from(&self.rare().own_timeouts);
         hand.paused = self.flags.paused;
         hand.verdict = self.verdict();
         hand.queued_bytes = self.queued_bytes();
@@ -514,7 +496,7 @@ impl Connection {
     /// The system took some output. True if none is left.
     pub(crate) fn handle_written(&mut self, count: usize, now: Time, rules: Rules<'_>) -> bool {
         let left = self.queued_bytes();
-        if let Some(marks) = &mut self.marks {
+        if let Some(marks) = self.rare.as_mut().and_then(|rare| rare.marks.as_mut()) {
             marks.advance(count);
             self.tell_flushed();
         }

@@ -149,7 +149,7 @@ impl Connection {
 
     /// Its own timeouts, or those of its listener.
     pub(super) fn timeouts<'a>(&'a self, rules: Rules<'a>) -> &'a Timeouts {
-        self.own_timeouts.as_deref().unwrap_or(rules.timeouts)
+        self.rare().own_timeouts.as_deref().unwrap_or(rules.timeouts)
     }
 
     /// Whether timers fire: not while the session is out, which takes them along, nor once the
@@ -159,7 +159,7 @@ impl Connection {
     }
 
     fn next_timer(&self) -> Time {
-        self.timers.as_ref().map_or(Time::NEVER, |timers| timers.next_due())
+        self.rare().timers.as_ref().map_or(Time::NEVER, |timers| timers.next_due())
     }
 
     fn is_stalled(&self, now: Time) -> bool {
@@ -245,7 +245,7 @@ impl Connection {
 
     /// It was closed for its silence, which says something about newcomers to its listener.
     pub(crate) fn teach(&self, now: Time, listener: &Timeouts, prior: &mut Prior) {
-        let timeouts = self.own_timeouts.as_deref().unwrap_or(listener);
+        let timeouts = self.rare().own_timeouts.as_deref().unwrap_or(listener);
         if let Idle::Adaptive { min, factor, max } = timeouts.idle {
             let silent = now.since(self.last_seen);
             prior.note_cut(&self.keepalive, silent, &Adaptive { min, factor, max });
@@ -268,12 +268,15 @@ impl Connection {
         } else {
             self.stand_still(now.since(hand.now));
         }
-        self.timers = hand.timers.take().filter(|timers| !timers.is_empty());
-        self.flags.sooner |= self.timers.is_some();
+        if let Some(timers) = hand.timers.take().filter(|timers| !timers.is_empty()) {
+            self.rare.get_or_insert_default().timers = Some(timers);
+            self.flags.sooner = true;
+        }
         if let Some(timeouts) = hand.timeouts.take() {
             self.flags.sooner |= hand.timeouts_changed;
-            self.own_timeouts = Some(timeouts);
+            self.rare.get_or_insert_default().own_timeouts = Some(timeouts);
         }
+        self.forget_rare(|_| {});
         self.flags.unserved = hand.unserved && !cfg!(switchboard_sim_mutant = "unserved_forgotten");
         let listens = !self.flags.dead && !self.flags.discarding;
         self.flags.eof |= hand.eof_left && listens;

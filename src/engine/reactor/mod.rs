@@ -131,9 +131,7 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 9 * 8 // gate, partial frame, outbox, marks, inbox, cause, account, timeouts, timers: most
-        //         often there is none
-        + 2 * 8 // rates, groups: none unless asked for
+        + 6 * 8 // gate, partial frame, outbox, inbox, cause, what is rare: most often none
         + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
         //         its frame has begun
         + 16 // how long it is used to be silent

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::timers::Timers;
 use crate::parts::timer::Wheel;
 use crate::words::config::Idle;
+use crate::words::config::Timeouts;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@
 use super::*;
 use crate::core::timers::Timers;
 use crate::words::config::Idle;
+use crate::words::config::Timeouts;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -176,7 +177,7 @@ fn output_puts_silence_off_if_the_settings_say_so_or_the_peer_has_finished() {
 impl Rig {
     /// A timer is due, and a job is out for it.
     fn ring(&mut self) {
-        let timers = self.conn.timers.get_or_insert_default();
+        let timers = self.conn.rare.get_or_insert_default().timers.get_or_insert_default();
         timers.set(1, self.now, 1);
         assert!(self.expire(self.now) && self.out.is_some(), "the timer is due");
     }

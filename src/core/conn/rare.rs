@@ -1,0 +1,66 @@
+//! `Rare`: what few connections have, so that the others pay one pointer for all of it.
+
+use super::Connection;
+use super::groups::Groups;
+use super::memory::Account;
+use crate::core::marks::Marks;
+use crate::core::shaping::Shape;
+use crate::core::timers::Timers;
+use crate::words::config::Timeouts;
+use crate::words::sync::Arc;
+
+/// Parts of a record that are most often not there.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Where in the output somebody wants to know that it is written.
+    pub(super) marks: Option<Box<Marks>>,
+    /// Where it was told to have other timeouts than its listener.
+    pub(super) own_timeouts: Option<Arc<Timeouts>>,
+    /// What it has in the books of its reactor, if it holds anything beside this record.
+    pub(super) account: Option<Box<Account>>,
+    /// Those of the protocol; with the session while that is out.
+    pub(super) timers: Option<Box<Timers>>,
+    /// What it is held to, if its rates are bounded.
+    pub(super) shape: Option<Box<Shape>>,
+    /// The groups that it is a member of.
+    pub(super) groups: Option<Box<Groups>>,
+}
+
+const NOTHING: &Rare = &Rare {
+    marks: None,
+    own_timeouts: None,
+    account: None,
+    timers: None,
+    shape: None,
+    groups: None,
+};
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        let Rare { marks, own_timeouts, account, timers, shape, groups } = self;
+        marks.is_none()
+            && own_timeouts.is_none()
+            && account.is_none()
+            && timers.is_none()
+            && shape.is_none()
+            && groups.is_none()
+    }
+}
+
+impl Connection {
+    /// To look something up.
+    #[inline]
+    pub(super) fn rare(&self) -> &Rare {
+        self.rare.as_deref().unwrap_or(NOTHING)
+    }
+
+    /// Changes something that may be the last that there was.
+    pub(super) fn forget_rare(&mut self, forget: impl FnOnce(&mut Rare)) {
+        if let Some(rare) = &mut self.rare {
+            forget(rare);
+            if rare.is_empty() {
+                self.rare = None;
+            }
+        }
+    }
+}
