@@ -217,6 +217,15 @@ impl App {
         Some(handle.id())
     }
 
+    /// Whether another connection has taken the place of this one.
+    pub(super) fn is_succeeded(&self, name: ConnId) -> bool {
+        let place = |name: ConnId| (name.reactor(), name.slot());
+        let book = lock(&self.book);
+        let mut names =
+            book.lives.iter().filter(|life| life.closed == 0).flat_map(|life| life.name);
+        names.any(|other| other != name && place(other) == place(name))
+    }
+
     /// Another thread uses one of the handles, if there is one.
     pub(super) fn use_handle(&self) {
         let mut book = lock(&self.book);
@@ -259,6 +268,11 @@ impl Book {
             self.lives.resize_with(id + 1, Life::default);
         }
         &mut self.lives[id]
+    }
+
+    /// Whether the handler of this connection wants to read nothing, or is no more.
+    pub(super) fn keeps_back(&self, id: usize) -> bool {
+        self.lives.get(id).is_none_or(|life| life.paused || life.eof || life.closed > 0)
     }
 
     fn panics(&mut self, odds: Odds) -> bool {

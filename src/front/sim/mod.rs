@@ -12,6 +12,7 @@
 //! ```
 
 mod app;
+mod attention;
 mod circle;
 mod client;
 mod crowd;

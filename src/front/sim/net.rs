@@ -309,6 +309,17 @@ impl Net {
         socket.reset_down = true;
     }
 
+    /// Sockets of the server with input that has come and is not read, though nothing of its output
+    /// waits for the client.
+    pub(super) fn forgotten_input(&self) -> impl Iterator<Item = usize> {
+        let forgotten = |id: &usize| {
+            let Socket { up, down, watch, .. } = &self.sockets[*id];
+            let watched = watch.is_some_and(|watch| watch.readable);
+            watched && !up.queue.is_empty() && down.len() == 0
+        };
+        self.held.iter().copied().filter(forgotten)
+    }
+
     // What the wire does.
 
     /// When something of this socket arrives next.
@@ -507,6 +518,12 @@ impl Net {
     /// The end of a delay that the faults allow.
     pub(super) fn delay(&mut self) -> Time {
         let most = u64::try_from(self.faults.delay.as_nanos()).unwrap_or(u64::MAX);
+        self.now + Duration::from_nanos(self.random.range(0, most))
+    }
+
+    /// A moment until `end`, if that is not over.
+    pub(super) fn until(&mut self, end: Time) -> Time {
+        let most = u64::try_from(end.since(self.now).as_nanos()).unwrap_or(u64::MAX);
         self.now + Duration::from_nanos(self.random.range(0, most))
     }
 

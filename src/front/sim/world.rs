@@ -41,7 +41,7 @@ pub(super) struct World<'s, const DRAINS: bool> {
     pub(super) net: &'s Arc<Mutex<Net>>,
     pub(super) app: &'s Arc<App>,
     pub(super) common: &'s Arc<Common<Kernel<DRAINS>>>,
-    driver: Driver<'s, Reactor<Kernel<DRAINS>>>,
+    pub(super) driver: Driver<'s, Reactor<Kernel<DRAINS>>>,
     threads: Vec<Pace>,
     clients: Vec<Client>,
     pub(super) dials: Vec<Dialed>,
@@ -52,9 +52,9 @@ pub(super) struct World<'s, const DRAINS: bool> {
     sample_at: Option<Time>,
     handle_at: Option<Time>,
     /// A command that a thread of the user's is about to post, though its connection may be gone
-    /// by then.
+    /// by then: at the latest at that time, and as soon as another connection has its place.
     late: Option<(Time, ConnId)>,
-    phase: Phase,
+    pub(super) phase: Phase,
     /// When the operator ends it all, if not when the clients have left.
     end_at: Option<Time>,
     suspended: bool,
@@ -89,7 +89,7 @@ enum Actor {
 
 /// How far the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Things go wrong.
     Storm,
     /// Nothing goes wrong any more.
@@ -246,6 +246,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                 let actor = self.due[self.random.below(self.due.len())];
                 self.step(actor);
             } else if let Some(at) = next {
+                self.check_attention(at)?;
                 lock(self.net).now = at;
             } else if self.phase == Phase::Leaving {
                 return Ok(());
@@ -268,6 +269,10 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if self.sample_at.is_none() && self.driver.sentinel_was_called() {
             self.sample_at = self.driver.has_sentinel().then(|| self.now());
         }
+        let late = self.late.map(|(at, name)| {
+            let succeeded = self.app.is_succeeded(name);
+            (if succeeded { Time::ZERO } else { at }, name)
+        });
         let net = lock(self.net);
         let now = net.now;
         let mut see = |actor, at: Time| {
@@ -293,7 +298,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             self.handle_at.into_iter().for_each(|at| see(Actor::Stranger, at));
             see(Actor::Operator, self.plan.epoch + self.plan.storm);
         }
-        self.late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
+        late.into_iter().for_each(|(at, _)| see(Actor::Late, at));
         for (index, dial) in self.dials.iter().enumerate().filter(|(_, dial)| !dial.begun) {
             see(Actor::Dialer(index), self.plan.epoch + self.plan.dials[index].start);
             debug_assert!(dial.ticket.is_none());
@@ -383,7 +388,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         };
         if wanted && self.late.is_none() && self.random.one_in(4) {
             let late = self.app.begin_abort();
-            self.late = late.map(|name| (lock(self.net).delay(), name));
+            let end = self.plan.epoch + self.plan.storm;
+            self.late = late.map(|name| (lock(self.net).until(end), name));
         } else if wanted {
             self.app.use_handle();
         }
