@@ -48,7 +48,7 @@ pub(crate) struct Shape {
     pub(crate) read: Flow,
     pub(crate) send: Flow,
     /// When a write stall that was on would have been over, while output is held back.
-    pub(crate) stall_by: Time,
+    pub(crate) stall_by: Option<Time>,
 }
 
 /// What a job has changed of it.
@@ -97,7 +97,7 @@ pub(crate) enum Leave {
 impl Shape {
     /// One that bounds nothing.
     pub(crate) fn new() -> Self {
-        Shape { read: Flow::default(), send: Flow::default(), stall_by: Time::NEVER }
+        Shape { read: Flow::default(), send: Flow::default(), stall_by: None }
     }
 
     /// What the settings of the server and of a listener make of a newcomer; most often nothing.

@@ -111,8 +111,9 @@ impl Connection {
         if self.send != SendHalf::Closed {
             return;
         }
-        self.discarded_bytes = self.discarded_bytes.saturating_add(count);
-        if self.discarded_bytes > rules.limits.linger_bytes {
+        let discarded_bytes = &mut self.rare.get_or_insert_default().discarded_bytes;
+        *discarded_bytes = discarded_bytes.saturating_add(count);
+        if *discarded_bytes > rules.limits.linger_bytes {
             self.die(Cause::Closed);
         }
     }
@@ -138,7 +139,7 @@ impl Connection {
         self.because(cause);
         self.flags.dead = true;
         self.flags.eof = false;
-        self.output_by = Time::NEVER;
+        self.expect_output(None);
         self.partial = None;
         if let Some(outbox) = &mut self.outbox {
             // It is never written: how much it was is enough.
@@ -151,7 +152,13 @@ impl Connection {
     }
 
     fn because(&mut self, cause: Cause) {
-        self.cause.get_or_insert_with(|| Box::new(cause));
+        self.rare.get_or_insert_default().cause.get_or_insert(cause);
+    }
+
+    /// Why it ends, once that is certain.
+    #[cfg(test)]
+    pub(super) fn cause(&self) -> Option<&Cause> {
+        self.rare().cause.as_ref()
     }
 
     /// Tells the handles what can no longer be asked for.
@@ -190,7 +197,7 @@ impl Connection {
             ClosePhase::Closing
         };
         let unsent = self.queued_bytes();
-        let cause = self.cause.map_or(Cause::Closed, |cause| *cause);
+        let cause = self.rare.and_then(|rare| rare.cause).unwrap_or(Cause::Closed);
         (self.session, CloseReason::new(cause, phase, unsent))
     }
 }

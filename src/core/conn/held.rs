@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Connection;
+use super::rare::Rare;
 use crate::core::shaping::{Leave, Reshape, Shape};
 use crate::words::clock::Time;
 
@@ -55,14 +56,14 @@ impl Connection {
     /// How many of `wanted` bytes may be written now; if none, they wait for their turn.
     #[inline]
     pub(crate) fn ask_to_send(&mut self, wanted: usize, now: Time) -> Leave {
-        let Some(shape) = self.rare.as_mut().and_then(|rare| rare.shape.as_mut()) else {
+        let Some(Rare { shape: Some(shape), output_by, .. }) = self.rare.as_deref_mut() else {
             return Leave::Go(wanted);
         };
         let leave = shape.send.ask(wanted, now);
         if leave == Leave::Wait {
             self.flags.sooner = true;
             // The clock of a write stall stands still, since it is not the kernel who refuses.
-            shape.stall_by = std::mem::replace(&mut self.output_by, Time::NEVER);
+            shape.stall_by = output_by.take();
             if let Some(outbox) = &mut self.outbox {
                 outbox.compact();
             }
@@ -126,8 +127,8 @@ impl Connection {
         }
         let shape = self.rare.as_mut().and_then(|rare| rare.shape.as_mut());
         if let (Some(held), Some(shape)) = (send, shape) {
-            let stall_by = std::mem::replace(&mut shape.stall_by, Time::NEVER);
-            if stall_by != Time::NEVER && !self.flags.dead {
+            let stall_by = shape.stall_by.take();
+            if let Some(stall_by) = stall_by.filter(|_| !self.flags.dead) {
                 self.await_until(stall_by + held);
             }
         }

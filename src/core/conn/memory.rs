@@ -119,6 +119,14 @@ impl Connection {
     /// What is to be changed in the books; to be asked after everything that may change it.
     #[inline]
     pub(crate) fn settle(&mut self) -> Option<Change> {
+        // Most hold nothing, now as before.
+        if self.rare.is_none() && self.partial.is_none() && self.outbox.is_none() {
+            return None;
+        }
+        self.settle_account()
+    }
+
+    fn settle_account(&mut self) -> Option<Change> {
         let after = self.holding();
         let Some(account) = self.rare.as_mut().and_then(|rare| rare.account.as_mut()) else {
             if after == Holding::NOTHING {

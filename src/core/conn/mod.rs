@@ -83,12 +83,8 @@ pub(crate) struct Connection {
     outbox: Option<Box<Outbox>>,
     /// What waits for the session while it is out.
     inbox: Option<Box<Inbox>>,
-    /// Why it ends, once that is certain; the first cause counts.
-    cause: Option<Box<Cause>>,
     /// What few connections have.
     rare: Option<Box<Rare>>,
-    /// When a write stall or the linger is over; `NEVER` if neither is on.
-    output_by: Time,
     /// When the peer was last heard of.
     last_seen: Time,
     /// Since when its input waits for its turn.
@@ -103,8 +99,6 @@ pub(crate) struct Connection {
     pub(crate) lane: Lane,
     /// Off-loaded jobs that have not come back; one may come back before it is counted.
     offloads: i16,
-    /// Input thrown away while lingering.
-    discarded_bytes: usize,
     flags: Flags,
 }
 
@@ -166,9 +160,7 @@ impl Connection {
             partial: None,
             outbox: None,
             inbox: None,
-            cause: None,
             rare: None,
-            output_by: Time::NEVER,
             last_seen: now,
             ready_since: now,
             frame_since: now,
@@ -178,7 +170,6 @@ impl Connection {
             send: SendHalf::Open,
             lane: Lane::default(),
             offloads: 0,
-            discarded_bytes: 0,
             flags: Flags { out: true, opening: true, ..Flags::default() },
         }
     }
@@ -500,9 +491,9 @@ impl Connection {
             marks.advance(count);
             self.tell_flushed();
         }
-        if self.output_by != Time::NEVER {
+        if self.awaits_output() {
             let stall = self.timeouts(rules).write_stall;
-            self.output_by = if left == 0 { Time::NEVER } else { now.after(stall) };
+            self.expect_output((left > 0).then(|| now.after(stall)));
         }
         self.note_sent(now, rules);
         if self.flags.choked && left <= rules.limits.send_low_bytes {
@@ -525,7 +516,7 @@ impl Connection {
     /// The system took no more output.
     pub(crate) fn handle_write_blocked(&mut self, now: Time, rules: Rules<'_>) {
         self.flags.write_blocked = true;
-        if self.output_by == Time::NEVER {
+        if !self.awaits_output() {
             self.await_until(now.after(self.timeouts(rules).write_stall));
         }
         if let Some(outbox) = &mut self.outbox {
@@ -536,7 +527,7 @@ impl Connection {
     /// Whether a write stall or the linger is on.
     #[inline]
     pub(crate) fn awaits_output(&self) -> bool {
-        self.output_by != Time::NEVER
+        self.rare().output_by.is_some()
     }
 
     #[inline]

@@ -6,12 +6,20 @@ use super::memory::Account;
 use crate::core::marks::Marks;
 use crate::core::shaping::Shape;
 use crate::core::timers::Timers;
+use crate::words::clock::Time;
 use crate::words::config::Timeouts;
+use crate::words::reason::Cause;
 use crate::words::sync::Arc;
 
 /// Parts of a record that are most often not there.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
+    /// Why it ends, once that is certain; the first cause counts.
+    pub(super) cause: Option<Cause>,
+    /// When a write stall or the linger is over, if either is on.
+    pub(super) output_by: Option<Time>,
+    /// Input thrown away while lingering.
+    pub(super) discarded_bytes: usize,
     /// Where in the output somebody wants to know that it is written.
     pub(super) marks: Option<Box<Marks>>,
     /// Where it was told to have other timeouts than its listener.
@@ -27,6 +35,9 @@ pub(super) struct Rare {
 }
 
 const NOTHING: &Rare = &Rare {
+    cause: None,
+    output_by: None,
+    discarded_bytes: 0,
     marks: None,
     own_timeouts: None,
     account: None,
@@ -37,8 +48,21 @@ const NOTHING: &Rare = &Rare {
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        let Rare { marks, own_timeouts, account, timers, shape, groups } = self;
-        marks.is_none()
+        let Rare {
+            cause,
+            output_by,
+            discarded_bytes,
+            marks,
+            own_timeouts,
+            account,
+            timers,
+            shape,
+            groups,
+        } = self;
+        cause.is_none()
+            && output_by.is_none()
+            && *discarded_bytes == 0
+            && marks.is_none()
             && own_timeouts.is_none()
             && account.is_none()
             && timers.is_none()

@@ -272,7 +272,7 @@ impl Rig {
             self.check();
             self.run();
         }
-        let due = self.conn.output_by <= self.now && !self.conn.flags.dead;
+        let due = self.conn.output_by() <= self.now && !self.conn.flags.dead;
         self.conn.handle_timeout(self.now, rules(&self.limits));
         assert!(!due || self.conn.flags.dead, "a deadline that came ends it");
         self.check();
@@ -408,7 +408,7 @@ impl Rig {
         let conn = &self.conn;
         assert!(self.put.starts_with(&self.peer.got), "written in order, once");
         assert_eq!(self.put.len(), self.peer.got.len() + conn.queued_bytes(), "none is lost");
-        let cause = conn.cause.as_ref().map(|cause| cause.label());
+        let cause = conn.cause().map(|cause| cause.label());
         assert!(self.cause.is_none() || self.cause == cause, "the first cause stands");
         self.cause = cause;
         assert!(!self.was_dead || conn.flags.dead, "nobody rises from the dead");
@@ -417,13 +417,13 @@ impl Rig {
             assert_eq!(handle.is_open(), !conn.flags.dead, "the gate tells the truth");
         }
         if conn.flags.dead {
-            assert_eq!((conn.next(), conn.output_by), (Next::Reap, Time::NEVER));
+            assert_eq!((conn.next(), conn.output_by()), (Next::Reap, Time::NEVER));
             return assert!(conn.partial.is_none() && conn.inbox.is_none());
         }
         let lingers = conn.flags.discarding && conn.send == SendHalf::Closed;
         let stall = if conn.holds_output() { Time::NEVER } else { self.stall };
-        let deadline = if lingers { conn.output_by } else { stall };
-        assert_eq!(conn.output_by, deadline, "a write stall is per byte of progress");
+        let deadline = if lingers { conn.output_by() } else { stall };
+        assert_eq!(conn.output_by(), deadline, "a write stall is per byte of progress");
         let endless = self.limits.timeouts.linger.is_none();
         assert!(!lingers || deadline != Time::NEVER || endless);
         assert!(deadline == Time::NEVER || conn.outbox.is_some() || lingers);

@@ -41,7 +41,7 @@ impl Connection {
         }
         let timer = if self.serves_timers() { self.next_timer() } else { Time::NEVER };
         let owed = self.owed(rules).map_or(Time::NEVER, |(by, _)| by);
-        self.output_by.min(timer).min(owed).min(self.held_until())
+        self.output_by().min(timer).min(owed).min(self.held_until())
     }
 
     /// Its deadline is entered in the wheel. While its session is out that is not yet what the peer
@@ -77,8 +77,8 @@ impl Connection {
         if self.flags.dead {
             return Lapse::Nothing;
         }
-        if self.output_by <= now {
-            self.output_by = Time::NEVER;
+        if self.output_by() <= now {
+            self.expect_output(None);
             if self.outbox.is_some() {
                 self.abort(Cause::WriteStalled);
             } else {
@@ -163,7 +163,7 @@ impl Connection {
     }
 
     fn is_stalled(&self, now: Time) -> bool {
-        self.output_by <= now && self.outbox.is_some() && !self.flags.dead
+        self.output_by() <= now && self.outbox.is_some() && !self.flags.dead
     }
 
     /// Input has come. What the peer says before its first frame is whole is no habit.
@@ -288,8 +288,26 @@ impl Connection {
 
     /// The next wait for output or for the peer's end is over by then.
     pub(super) fn await_until(&mut self, by: Time) {
-        self.output_by = by;
+        self.expect_output(Some(by));
         self.flags.sooner = true;
+    }
+
+    /// When a write stall or the linger is over.
+    pub(super) fn output_by(&self) -> Time {
+        self.rare().output_by.unwrap_or(Time::NEVER)
+    }
+
+    /// Sets when it is over, or that neither is on. The old time.
+    pub(super) fn expect_output(&mut self, by: Option<Time>) -> Option<Time> {
+        match by {
+            Some(by) => self.rare.get_or_insert_default().output_by.replace(by),
+            None => {
+                let rare = self.rare.as_mut()?;
+                let old = rare.output_by.take();
+                self.forget_rare(|_| {});
+                old
+            }
+        }
     }
 
     /// When our side was closed, in which the peer's end is awaited.

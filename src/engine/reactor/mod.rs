@@ -131,11 +131,9 @@ const _: () = assert!(
         <= size_of::<Option<<crate::sys::MioKernel as Kernel>::Stream>>()
         + 32 // peer address
         + 16 // session
-        + 6 * 8 // gate, partial frame, outbox, inbox, cause, what is rare: most often none
-        + 4 * 8 // until when output is awaited; since when the peer is silent, its input waits,
-        //         its frame has begun
+        + 5 * 8 // gate, partial frame, outbox, inbox, what is rare: most often none
+        + 3 * 8 // since when the peer is silent, its input waits, its frame has begun
         + 16 // how long it is used to be silent
-        + 8 // bytes thrown away
         + 4 // timer
         + 6 // lane
         + 2 // halves

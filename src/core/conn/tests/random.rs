@@ -193,7 +193,7 @@ proptest! {
         }
         calm(&mut rig);
         let ended_well = ["peer_finished", "closed"];
-        let cause = rig.conn.cause.as_ref().map_or("", |cause| cause.label());
+        let cause = rig.conn.cause().map_or("", |cause| cause.label());
         if ended_well.contains(&cause) && rig.conn.queued_bytes() == 0 {
             prop_assert!(rig.conn.send != SendHalf::Open, "it ended without an end");
         }

@@ -74,7 +74,7 @@ impl Rig {
     }
 
     pub(super) fn label(&self) -> &'static str {
-        self.conn.cause.as_ref().map_or("", |cause| cause.label())
+        self.conn.cause().map_or("", |cause| cause.label())
     }
 
     fn set_timer(&mut self, key: u64, after: Duration) {
