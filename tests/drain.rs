@@ -208,3 +208,38 @@ fn a_server_without_connections_has_drained_at_once() {
     assert_eq!((report.opened, report.stuck), (0, 0));
     assert!(report.elapsed < PATIENCE, "it waited for nobody");
 }
+
+#[test]
+fn who_ends_later_than_it_is_asked_to_was_drained_all_the_same() {
+    for (last, heard) in [("close", "closed"), ("finish", "finished")] {
+        let (server, journal) = serve(builder(), Raw::new(), |cx, call| match call {
+            Call::Drain => Ok(()),
+            Call::Frame(frame) if frame == b"close" => {
+                cx.send("closed")?;
+                cx.close();
+                Ok(())
+            }
+            Call::Frame(frame) if frame == b"finish" => {
+                cx.send("finished")?;
+                cx.finish();
+                Ok(())
+            }
+            _ => by_default(cx, call),
+        });
+        let mut client = connect(server.local_addr());
+        echo(&mut client, b"before");
+        let peer = name(&client);
+        let (report, journal) = thread::scope(|scope| {
+            let client = scope.spawn(move || {
+                journal.wait_for(peer, &Call::Drain);
+                client.write_all(last.as_bytes()).expect("write");
+                assert_eq!(read_all(&mut client), heard.as_bytes());
+                client.shutdown(Shutdown::Write).expect("finish");
+                journal
+            });
+            (server.drain(PATIENCE, Duration::ZERO), client.join().expect("the client ends"))
+        });
+        assert_eq!(report.closed_by("drained"), 1);
+        assert_eq!(journal.life(peer).1.cause().label(), "drained");
+    }
+}

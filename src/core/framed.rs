@@ -201,8 +201,8 @@ where
         // After the input that has arrived already.
         self.hand.drain_left = errand.drain && self.hand.unserved && !self.hand.paused;
         if errand.drain && !self.hand.drain_left && self.hand.reads() {
+            self.hand.drain_told = true;
             self.call(|handler, cx| handler.on_drain(cx))?;
-            self.hand.close_by_drain();
         }
         Ok(())
     }

@@ -70,6 +70,8 @@ pub(crate) struct Hand {
     pub(crate) queue_wait_max: Option<Duration>,
     /// ... or that the server drains.
     pub(crate) drain_left: bool,
+    /// The handler was told that the server drains.
+    pub(crate) drain_told: bool,
     /// Frames that were handled.
     pub(crate) frames_count: usize,
     /// How many may be, before others get their turn.
@@ -138,6 +140,7 @@ impl Hand {
             ready_since: Time::ZERO,
             queue_wait_max: None,
             drain_left: false,
+            drain_told: false,
             frames_count: 0,
             frames_max: usize::MAX,
             reshape: None,
@@ -196,13 +199,6 @@ impl Hand {
     pub(crate) fn close(&mut self, cause: Cause) {
         if self.listens() {
             self.verdict = Verdict::Close(cause);
-        }
-    }
-
-    /// A close that `on_drain` asked for is the operator's doing.
-    pub(crate) fn close_by_drain(&mut self) {
-        if matches!(self.verdict, Verdict::Close(Cause::Closed)) {
-            self.verdict = Verdict::Close(Cause::Drained);
         }
     }
 

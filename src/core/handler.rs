@@ -107,7 +107,9 @@ pub trait Handler<F = BytesMut, M = Bytes>: Send + 'static {
     }
 
     /// The server drains and asks the protocol to come to an end: say goodbye, answer what is in
-    /// flight, then close. By default the connection is closed after what was sent.
+    /// flight, then close. By default the connection is closed after what was sent. An end that is
+    /// asked for from now on, in this call or a later one, has the cause
+    /// [`Drained`](crate::close::Cause::Drained).
     ///
     /// # Errors
     /// Any: it closes the connection.

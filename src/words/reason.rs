@@ -89,7 +89,7 @@ pub enum Cause {
     Lagged,
     /// The server was stopped, or its drain deadline passed.
     ServerStopped,
-    /// The server drained and this connection had nothing left to do.
+    /// The server drained, and the connection was closed or finished after it was told so.
     Drained,
     /// The system reported this error, with its error number where there is one.
     Io(io::ErrorKind, Option<i32>),

@@ -152,6 +152,8 @@ impl Connection {
     }
 
     fn because(&mut self, cause: Cause) {
+        let drained = self.flags.drains && matches!(cause, Cause::Closed);
+        let cause = if drained { Cause::Drained } else { cause };
         self.rare.get_or_insert_default().cause.get_or_insert(cause);
     }
 

@@ -124,6 +124,8 @@ struct Flags {
     drain_due: bool,
     /// Queued output reached the high watermark and has not fallen to the low one.
     choked: bool,
+    /// Its session knows that the server drains: an end that is asked for now is due to that.
+    drains: bool,
     /// Its first frame was handled.
     greeted: bool,
     /// The protocol does not want to read for now.
@@ -376,7 +378,8 @@ impl Connection {
         hand.timers_max = rules.limits.timers_max;
         hand.frames_max = rules.limits.frames_per_turn;
         hand.timeouts_changed = false;
-        (hand.unserved, hand.eof_left, hand.drain_left) = (false, false, false);
+        (hand.unserved, hand.eof_left) = (false, false);
+        (hand.drain_left, hand.drain_told) = (false, false);
         (hand.frames_count, hand.dropped_count, hand.shed_count) = (0, 0, 0);
         hand.misdirected_count = 0;
         hand.overflow = rules.limits.overflow;
@@ -416,6 +419,7 @@ impl Connection {
         }
         let verdict = std::mem::take(&mut hand.verdict);
         self.flags.opening &= self.flags.dead || verdict.has_failed();
+        self.flags.drains |= hand.drain_told;
         self.obey(verdict, now, rules);
         if !hand.flushed_left.is_empty() {
             self.take_flushed_back(hand);

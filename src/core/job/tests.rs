@@ -198,16 +198,17 @@ fn more_output_than_is_allowed_aborts_whatever_the_handler_answers() {
 }
 
 #[test]
-fn who_closes_when_asked_to_drain_was_drained() {
+fn who_is_asked_to_drain_is_told_unless_it_has_closed() {
     let drain = |input: &[u8]| {
         let handler = |_| Obedient { log: Arc::default(), panics_in_drop: false };
         let factory = Arc::new(Maker { codec: Raw, handler });
         let mut job = job(Task::Open(factory), input, hand(Verdict::Open));
         job.errand.drain = true;
-        run(job).2.verdict
+        let hand = run(job).2;
+        (hand.verdict, hand.drain_told)
     };
-    assert!(matches!(drain(b""), Verdict::Close(Cause::Drained)));
-    assert!(matches!(drain(b"close"), Verdict::Close(Cause::Closed)), "it had closed before");
+    assert!(matches!(drain(b""), (Verdict::Close(Cause::Closed), true)));
+    assert!(matches!(drain(b"close"), (Verdict::Close(Cause::Closed), false)));
 }
 
 #[test]

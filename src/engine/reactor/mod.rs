@@ -137,10 +137,10 @@ const _: () = assert!(
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 20 // flags
+        + 22 // flags
         + 2 // off-loaded jobs
         + 3 // door and watch; the permit takes nothing
-        + 12 // padding
+        + 10 // padding
 );
 
 /// What the kernel watches a socket for.
