@@ -243,3 +243,23 @@ fn who_ends_later_than_it_is_asked_to_was_drained_all_the_same() {
         assert_eq!(journal.life(peer).1.cause().label(), "drained");
     }
 }
+
+#[test]
+fn an_operator_drains_a_server_that_somebody_else_waits_for() {
+    let (server, journal) = serve(builder(), Raw::new(), by_default);
+    let mut client = connect(server.local_addr());
+    echo(&mut client, b"before");
+    let peer = name(&client);
+    let operator = server.control();
+    let report = thread::scope(|scope| {
+        let waits = scope.spawn(move || server.wait().expect("it ends well"));
+        operator.drain();
+        operator.drain();
+        assert_eq!(read_all(&mut client), b"", "nothing but the end");
+        client.shutdown(Shutdown::Write).expect("finish");
+        waits.join().expect("no panic")
+    });
+    assert_eq!((report.asked, report.closed_by("drained")), (1, 1));
+    assert_eq!(journal.life(peer).1.cause().label(), "drained");
+    operator.drain();
+}

@@ -35,8 +35,8 @@ pub(crate) struct DialTimes {
 pub(crate) enum Ending {
     /// All reactors have stopped, or somebody asked for it.
     Stop,
-    /// The system asked for it.
-    Signal,
+    /// The system or the operator asked for one that loses nothing.
+    Drain,
 }
 
 /// Told how short memory is; user code.
@@ -94,6 +94,7 @@ pub(crate) struct Common<K: Kernel> {
 struct Progress {
     stopped: usize,
     stop_asked: bool,
+    drain_asked: bool,
     signals: usize,
     failure: Option<Error>,
 }
@@ -359,6 +360,12 @@ impl<K: Kernel> Common<K> {
         self.moved.notify_all();
     }
 
+    /// Notes that somebody asked for an end that loses nothing.
+    pub(crate) fn ask_drain(&self) {
+        lock(&self.progress).drain_asked = true;
+        self.moved.notify_all();
+    }
+
     /// The system asked for the end.
     pub(crate) fn note_signal(&self) {
         lock(&self.progress).signals += 1;
@@ -372,8 +379,8 @@ impl<K: Kernel> Common<K> {
             if progress.stopped == self.desks().len() || progress.stop_asked {
                 return Ending::Stop;
             }
-            if progress.signals > 0 {
-                return Ending::Signal;
+            if progress.drain_asked || progress.signals > 0 {
+                return Ending::Drain;
             }
             progress = wait(&self.moved, progress);
         }

@@ -203,17 +203,19 @@ impl Builder {
         self
     }
 
-    /// How long [`run`](Builder::run) lets connections come to an end after a signal. Default:
-    /// 10 s. Any value is allowed; zero closes them at once.
+    /// How long [`run`](Builder::run) lets connections come to an end after a signal or
+    /// [`Control::drain`](crate::control::Control::drain). Default: 10 s. Any value is allowed;
+    /// zero closes them at once.
     #[must_use]
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain_deadline = deadline;
         self
     }
 
-    /// Over what time [`run`](Builder::run) asks the connections to come to an end after a signal,
-    /// so that their peers do not all connect to another server at once. Default: 1 s. Any value
-    /// is allowed; zero asks all of them at once.
+    /// Over what time [`run`](Builder::run) asks the connections to come to an end after a signal
+    /// or [`Control::drain`](crate::control::Control::drain), so that their peers do not all
+    /// connect to another server at once. Default: 1 s. Any value is allowed; zero asks all of
+    /// them at once.
     #[must_use]
     pub fn drain_spread(mut self, spread: Duration) -> Self {
         self.drain_spread = spread;

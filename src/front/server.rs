@@ -30,7 +30,7 @@ pub struct Server {
     drain: Drain,
 }
 
-/// How a server comes to its end after a signal.
+/// How a server comes to its end after a signal, or when its operator says so.
 #[derive(Clone, Copy)]
 pub(super) struct Drain {
     pub(super) deadline: Duration,
@@ -151,14 +151,23 @@ impl Server {
         self.finish()
     }
 
-    /// Serves until somebody calls [`Control::stop`], then stops. Blocks; not to be called from a
-    /// handler.
+    /// Serves until somebody calls [`Control::stop`] or [`Control::drain`], and does that. Blocks;
+    /// not to be called from a handler.
     ///
     /// # Errors
     /// If the server could not go on.
     pub fn wait(mut self) -> Result<Report, Error> {
-        self.control.common.wait_for_end();
+        self.serve();
         self.finish_or_fail()
+    }
+
+    /// Until it has stopped, or has drained as far as it gets.
+    fn serve(&self) {
+        let common = &self.control.common;
+        if common.wait_for_end() == Ending::Drain {
+            common.order(&Order::Drain(self.drain.spread));
+            common.wait_drained(self.drain.deadline);
+        }
     }
 
     /// Serves until SIGINT or SIGTERM (Ctrl-C or the closing of the console on Windows), then
@@ -181,7 +190,6 @@ impl Server {
     /// If the signals cannot be caught, because another server of this process does so already,
     /// and if the server cannot go on.
     pub fn run(mut self) -> Result<Report, Error> {
-        let Drain { deadline, spread } = self.drain;
         let termination =
             Termination::install().map_err(|error| Error::io("catching signals", error))?;
         let common = &self.control.common;
@@ -192,10 +200,7 @@ impl Server {
                 }
                 Ok(())
             });
-            if common.wait_for_end() == Ending::Signal {
-                common.order(&Order::Drain(spread));
-                common.wait_drained(deadline);
-            }
+            self.serve();
             termination.interrupter().interrupt();
             watcher.join().unwrap_or(Ok(()))
         })
@@ -327,6 +332,16 @@ impl Control {
         new.check(base.listeners.len())?;
         self.common.change_admission(&base, &new);
         Ok(())
+    }
+
+    /// Asks the server to drain, as a signal does: [`Server::wait`] or
+    /// [`Builder::run`](crate::Builder::run) asks every connection to come to an end, over the
+    /// [`drain_spread`](crate::Builder::drain_spread), and returns when the last one has, or when
+    /// the [`drain_deadline`](crate::Builder::drain_deadline) has passed. A signal during the drain
+    /// leaves it at that; a second one stops. Asked for again, it changes nothing; where nobody
+    /// waits for the server, it begins when somebody does.
+    pub fn drain(&self) {
+        self.common.ask_drain();
     }
 
     /// Asks the server to stop: [`Server::wait`] and [`Builder::run`](crate::Builder::run) return.
