@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
+use super::groups::Groups;
 use super::wire::Wire;
 use crate::core::conn::{Connection, Next, Rules};
 use crate::core::gate::Gate;
-use crate::core::group::Seat;
 use crate::core::job::{Call, Done, Input, Job, Kind, Task};
 use crate::core::keepalive::Prior;
 use crate::core::post::{Command, Office, Post};
@@ -33,11 +33,6 @@ struct Mail(Mutex<Vec<Command>>);
 impl Post for Mail {
     fn command(&self, command: Command) {
         lock(&self.0).push(command);
-    }
-
-    /// There are no groups: who joins one stays outside.
-    fn enroll(&self, _: &Arc<Seat>) -> bool {
-        false
     }
 }
 
@@ -84,6 +79,7 @@ pub(super) struct Engine {
     pub(super) panic_count: u64,
     limits: Limits,
     prior: Prior,
+    groups: Groups,
     mail: Arc<Mail>,
 }
 
@@ -121,6 +117,7 @@ impl Engine {
             panic_count: 0,
             limits,
             prior,
+            groups: Groups::default(),
             mail,
         };
         engine.run(job);
@@ -191,7 +188,9 @@ impl Engine {
 
     fn read_mail(&mut self) {
         let mail = std::mem::take(&mut *lock(&self.mail.0));
-        let Engine { conn: Some(conn), limits, prior, now, .. } = self else { return };
+        let Engine { conn: Some(conn), limits, prior, groups, now, .. } = self else {
+            return mail.into_iter().for_each(decline);
+        };
         for command in mail {
             match command {
                 Command::Send { parcel, cost, .. } => {
@@ -200,7 +199,9 @@ impl Engine {
                 Command::Close(_) => conn.handle_close(*now, rules(limits, prior)),
                 Command::Abort(_) => conn.abort(Cause::Aborted),
                 Command::Back { result, .. } => conn.handle_back(result),
-                Command::Join(..) | Command::Leave(..) | Command::Broadcast(..) => {}
+                Command::Join(_, seat) => groups.join(conn, seat),
+                Command::Leave(_, seat) => groups.leave(conn, &seat),
+                Command::Broadcast(seat, shot) => groups.tell(conn, &seat, shot),
                 Command::Overflow(_) => conn.abort(Cause::Overflow),
             }
         }
@@ -309,7 +310,8 @@ impl Engine {
     }
 
     fn reap(&mut self) {
-        let Some(conn) = self.conn.take() else { return };
+        let Some(mut conn) = self.conn.take() else { return };
+        self.groups.leave_all(&mut conn);
         self.wire.close(conn.farewell());
         let (session, reason) = conn.into_end();
         self.reason = Some(reason.clone());
@@ -318,5 +320,29 @@ impl Engine {
         job.task = Task::Close(reason);
         job.session = Some(session);
         self.run(job);
+    }
+}
+
+/// A bench that is dropped leaves its groups.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(conn) = &mut self.conn {
+            self.groups.leave_all(conn);
+        }
+        std::mem::take(&mut *lock(&self.mail.0)).into_iter().for_each(decline);
+    }
+}
+
+/// What was asked of a connection that has ended.
+fn decline(command: Command) {
+    match command {
+        Command::Join(_, seat) => seat.release(),
+        Command::Broadcast(seat, shot) => seat.taken(&shot),
+        Command::Send { .. }
+        | Command::Close(_)
+        | Command::Abort(_)
+        | Command::Overflow(_)
+        | Command::Back { .. }
+        | Command::Leave(..) => {}
     }
 }

@@ -4,6 +4,7 @@
 //! `engine.rs`, what plays the socket and the peer in `wire.rs`.
 
 mod engine;
+mod groups;
 mod wire;
 
 #[cfg(test)]
@@ -75,6 +76,9 @@ use crate::words::sync::Arc;
 /// bench.finish();
 /// assert_eq!(bench.into_end().cause().label(), "peer_finished");
 /// ```
+///
+/// A handler may be a member of [groups](crate::group::Group), also together with those of other
+/// benches; each is told in the next call of its bench, [`turn`](Bench::turn) for one.
 ///
 /// What a bench cannot show: how long a handler takes, what happens while one runs, and where the
 /// system cuts what is sent. Timers fire exactly at their time.
@@ -394,8 +398,8 @@ impl<M: Send + 'static> Bench<M> {
     /// # Panics
     /// If it has not.
     #[must_use]
-    pub fn into_end(self) -> CloseReason {
-        self.engine.reason.expect("the connection has ended")
+    pub fn into_end(mut self) -> CloseReason {
+        self.engine.reason.take().expect("the connection has ended")
     }
 }
 

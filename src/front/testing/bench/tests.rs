@@ -1,5 +1,6 @@
 //! What a bench shows is what a connection does, and a server over a loopback says the same.
 
+mod groups;
 mod notices;
 mod parts;
 mod pauses;
