@@ -116,6 +116,12 @@ impl Swarm {
         self.window
     }
 
+    /// From now on what is due at `from` or later counts, and its latency is noted; nothing that
+    /// was counted before is forgotten.
+    pub fn count_from(&mut self, from: u64) {
+        self.window = Window { from, until: u64::MAX };
+    }
+
     /// Indices of all connections ever adopted.
     #[must_use]
     pub fn indices(&self) -> Range<usize> {

@@ -139,7 +139,7 @@ impl Default for Tally {
 }
 
 /// Percentiles in microseconds, or null when nothing was recorded.
-fn summary(histogram: &Histogram<u64>) -> Value {
+pub(crate) fn summary(histogram: &Histogram<u64>) -> Value {
     if histogram.is_empty() {
         return Value::Null;
     }

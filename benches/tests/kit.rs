@@ -79,6 +79,9 @@ fn the_open_loop_reports_slow_messages_apart() {
 fn idle_connections_are_weighed_and_all_end_well() {
     for_all_peers("", "idle --connections 300 --quiet 0.05 --watch 0.05", |report| {
         assert_eq!(report["alive"], 300, "{report}");
+        // Three of them, ten messages each; what all said at first is not among them.
+        assert_eq!((&report["active"], &report["active_echoes"]), (&3.into(), &30.into()));
+        assert!(report["active_latency_us"]["p99"].as_f64() > Some(0.0), "{report}");
     });
 }
 

@@ -1,8 +1,10 @@
 //! The command line that the examples share.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use lexopt::prelude::*;
+use switchboard::config::Idle;
 use switchboard::{Builder, Server};
 
 /// What every example can be told.
@@ -12,20 +14,27 @@ pub(crate) struct Options {
     default: SocketAddr,
     pub(crate) reactors: Option<usize>,
     pub(crate) workers: Option<usize>,
+    /// The longest silence that anybody is granted.
+    pub(crate) silence_max: Option<Duration>,
 }
 
-/// Reads `--addr A --reactors N --workers N`.
+/// Reads `--addr A --reactors N --workers N --silence-max SECONDS`.
 pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
     let default = default_addr.parse().expect("the examples' addresses are addresses");
-    let mut options = Options { asked: None, default, reactors: None, workers: None };
+    let (asked, reactors, workers, silence_max) = (None, None, None, None);
+    let mut options = Options { asked, default, reactors, workers, silence_max };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
             Long("addr") => options.asked = Some(parser.value()?.parse()?),
             Long("reactors") => options.reactors = Some(parser.value()?.parse()?),
             Long("workers") => options.workers = Some(parser.value()?.parse()?),
+            Long("silence-max") => {
+                options.silence_max = Some(Duration::from_secs(parser.value()?.parse()?));
+            }
             Short('h') | Long("help") => {
                 println!("[--addr {default_addr}] [--reactors N] [--workers N]");
+                println!("[--silence-max SECONDS]");
                 std::process::exit(0);
             }
             Short(_) | Long(_) | Value(_) => return Err(arg.unexpected()),
@@ -40,7 +49,7 @@ impl Options {
         self.asked.unwrap_or(self.default)
     }
 
-    /// A builder with the threads that were asked for.
+    /// A builder with the threads and the patience that were asked for.
     pub(crate) fn builder(&self) -> Builder {
         let mut builder = Server::builder();
         if let Some(reactors) = self.reactors {
@@ -48,6 +57,12 @@ impl Options {
         }
         if let Some(workers) = self.workers {
             builder = builder.workers(workers);
+        }
+        if let Some(max) = self.silence_max {
+            builder = builder.limits(|limits| {
+                let Idle::Adaptive { min, factor, .. } = Idle::default() else { return };
+                limits.timeouts.idle = Idle::Adaptive { min: min.min(max), factor, max };
+            });
         }
         builder
     }
