@@ -188,13 +188,14 @@ pub mod group {
 /// | [`testing`](guide::testing) | How do I test my protocol? |
 /// | [`porting`](guide::porting) | What becomes of my async tasks? |
 /// | [`promises`](guide::promises) | What may I rely on? |
+/// | [`platforms`](guide::platforms) | Where was that tried? |
 ///
 /// All programs in it are compiled, and run as tests of the crate.
 #[cfg(not(loom))]
 pub mod guide {
     pub use crate::front::guide::{
-        backpressure, blocking, closing, first_server, framing, limits, outbound, porting,
-        promises, pushing, testing, timeouts,
+        backpressure, blocking, closing, first_server, framing, limits, outbound, platforms,
+        porting, promises, pushing, testing, timeouts,
     };
 }
 

@@ -7,6 +7,7 @@ pub mod first_server;
 pub mod framing;
 pub mod limits;
 pub mod outbound;
+pub mod platforms;
 pub mod porting;
 pub mod promises;
 pub mod pushing;

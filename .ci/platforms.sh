@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# platforms.sh [epoll|poll|pipe|i686|musl|aarch64|s390x|windows ...]      (default: all of them)
+#
+# Runs the behavioural suite, which docs/platforms/suite.txt names, and the unit tests on platforms;
+# stores what came of each test in docs/platforms/PLATFORM.txt, and makes docs/platforms.md of all
+# that is stored there. But for the first three it needs Debian, as root, and installs its packages.
+# LIMIT: seconds that one file of tests may take.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
+suite=docs/platforms/suite.txt
+[ $# -gt 0 ] || set -- epoll poll pipe i686 musl aarch64 s390x windows
+
+# The platform's way to run cargo, and how the page says it.
+choose() {
+    rust=$(rustc --version | cut -d' ' -f2) host=$(rustc -vV | sed -n 's/^host: //p')
+    cargo=(env cargo) limit=${LIMIT:-300} extra=
+    target=$host how="natively, Linux $(uname -r | cut -d- -f1)"
+    case $1 in
+        epoll) return ;;
+        poll) select_by --cfg mio_unsupported_force_poll_poll ;;
+        pipe) select_by --cfg mio_unsupported_force_waker_pipe ;;
+        i686) target=i686-unknown-linux-gnu && cross i686 ;;
+        musl) target=x86_64-unknown-linux-musl && cross musl ;;
+        aarch64) target=aarch64-unknown-linux-gnu && cross arm64 && emulated aarch64 ;;
+        s390x) target=s390x-unknown-linux-gnu && cross s390x && emulated s390x ;;
+        windows)
+            target=x86_64-pc-windows-gnu && cross win
+            export WINE_TIMEOUT=$limit
+            how="$(/usr/lib/wine/wine64 --version | sed 's/^wine-\([0-9.]*\).*/Wine \1/'), not Windows itself"
+            ;;
+        *) echo "platforms: unknown platform: $1" >&2; exit 2 ;;
+    esac
+}
+select_by() { cargo=(env CARGO_TARGET_DIR="target/$platform" RUSTFLAGS="$*" cargo) how+=", \`$*\`"; }
+cross() {
+    .ci/xsetup.sh base "$1"
+    rust=$(/usr/bin/rustc --version | cut -d' ' -f2) cargo=(.ci/xcargo.sh "$target")
+}
+emulated() { # ten times slower: fewer random cases, more patience
+    how="qemu-user $("qemu-$1-static" --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')"
+    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 "${cargo[@]}") limit=${LIMIT:-900}
+    extra=" with fewer random cases"
+}
+
+# Every test that the file has and what became of it: ok, FAILED, or unfinished if the file took too
+# long or died.
+results() {
+    "${cargo[@]}" test --quiet "$@" -- --list 2>/dev/null | sed -n 's/: test$//p' > "$scratch/list"
+    timeout -k 10 "$limit" "${cargo[@]}" test "$@" < /dev/null > "$scratch/output" 2>&1 || true
+    awk 'NR == FNR { if ($1 == "test" && $2 != "result:") came[$2] = $NF; next }
+         { print ($1 in came) ? came[$1] : "unfinished", $1 }' "$scratch/output" "$scratch/list"
+    grep -q '^test result: ok' "$scratch/output" || cp "$scratch/output" "$kept/$platform-${*: -1}.log"
+}
+
+scratch=$(mktemp -d) kept=${CARGO_TARGET_DIR:-target}/platforms
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$kept"
+for platform in "$@"; do
+    choose "$platform"
+    areas=$(awk -v here="$platform" -F' *[|] *' '
+        /^without / && (" " $1 " ") ~ " " here " " { left_out[$2] }
+        /^area / { sub("area ", "", $1); areas[++count] = $1 }
+        END { for (i = 1; i <= count; i++) if (!(areas[i] in left_out)) print areas[i] }' "$suite")
+    # shellcheck disable=SC2046 # words on purpose
+    "${cargo[@]}" test --quiet --no-run --lib $(printf -- '--test %s ' $areas)
+    {
+        echo "target $target"
+        echo "how $how$extra; Rust $rust"
+        echo "date $(date -u +%F)"
+        echo "commit $(git rev-parse --short=9 HEAD)$(git diff --quiet HEAD -- src tests Cargo.toml || echo ' and changes')"
+        for area in $areas; do results --test "$area" | sed "s/ / $area::/" | LC_ALL=C sort -k2; done
+        # Of the unit tests a count of each room, and the names of those that did not pass.
+        results --lib | awk '{ split($2, path, "::"); all[path[1]]++; passed[path[1]] += $1 == "ok" }
+            $1 != "ok" { print $1, "unit::" $2 }
+            END { for (room in all) print "passed", "unit::" room, passed[room], all[room] }' |
+            LC_ALL=C sort -k2
+    } > "$scratch/$platform.txt"
+    mv "$scratch/$platform.txt" docs/platforms/
+    awk -v platform="$platform" '$1 == "ok" { ok++ } $1 == "passed" { ok += $3 }
+        $1 == "FAILED" || $1 == "unfinished" { print platform ":", $0; bad++ }
+        END { print platform ":", ok + 0, "passed,", bad + 0, "did not" }' "docs/platforms/$platform.txt"
+done
+SWITCHBOARD_UPDATE_DOCS=1 cargo test --quiet --test platforms > /dev/null
