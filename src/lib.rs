@@ -60,7 +60,6 @@ mod words;
 
 mod parts;
 
-#[cfg(not(loom))]
 mod core;
 
 #[cfg(not(loom))]

@@ -19,6 +19,14 @@ pub fn world(data: &[u8]) {
     }
 }
 
+/// One life of a connection without any server; see `switchboard::sim::run_connection`.
+///
+/// # Panics
+/// If the connection breaks one of its rules.
+pub fn conn(data: &[u8]) {
+    switchboard::sim::run_connection(data);
+}
+
 /// Runs `target` on the content of each of the files: a finding again, without any fuzzer.
 ///
 /// # Panics

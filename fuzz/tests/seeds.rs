@@ -66,6 +66,16 @@ fn codecs_hold_on_made_up_bytes() {
 }
 
 #[test]
+fn connections_hold_on_the_seeds() {
+    run_seeds("conn", switchboard_fuzz::conn);
+}
+
+#[test]
+fn connections_hold_on_made_up_bytes() {
+    run_made_up(switchboard_fuzz::conn, 20_000, 400);
+}
+
+#[test]
 fn worlds_hold_on_the_seeds() {
     run_seeds("world", switchboard_fuzz::world);
 }

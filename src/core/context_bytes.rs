@@ -58,7 +58,7 @@ impl Context<'_, Bytes> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::io::IoSlice;
 

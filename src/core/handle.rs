@@ -358,7 +358,7 @@ impl<M> Context<'_, M> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::words::sync::Mutex;

@@ -266,5 +266,5 @@ fn close(mut session: Box<dyn Session>, reason: CloseReason) -> bool {
     panicked
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

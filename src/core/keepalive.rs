@@ -19,7 +19,7 @@
 //! [`Prior`].
 
 mod prior;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 // A million virtual events: too many for an interpreter.
 #[cfg(all(test, not(miri)))]

@@ -84,7 +84,7 @@ impl Errand {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 impl Errand {
     pub(crate) fn inbox_mut(&mut self) -> &mut Inbox {
         self.inbox.get_or_insert_default()

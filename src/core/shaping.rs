@@ -14,7 +14,7 @@
 //!      └───────────────────────────────── spend, give back ────────────────────┘
 //! ```
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::time::Duration;

@@ -155,7 +155,7 @@ impl Pending {
 /// Gaps that are put up with in a short queue.
 const GAPS_MAX: usize = 16;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -242,7 +242,7 @@ const SHRINK_ABOVE: usize = 1024;
 /// How far one call walks down the free slots at the end: some 100 ns.
 const SHRINK_STEPS_MAX: usize = 128;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::collection::vec;

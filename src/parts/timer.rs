@@ -256,7 +256,7 @@ const _: () = assert!(u64::MAX.div_ceil(TICK_NANOS) >> (LEVEL_BITS * LEVELS) == 
 /// An empty wheel gives its memory back if it has room for more entries than this.
 const ENTRIES_KEPT_MAX: usize = 64;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::collection::vec;

@@ -138,7 +138,7 @@ impl fmt::Debug for Delimited {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -83,7 +83,7 @@ impl Codec for Fixed {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -272,7 +272,7 @@ impl Codec for LengthPrefixed {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

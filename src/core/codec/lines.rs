@@ -143,7 +143,7 @@ impl Codec for Lines {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

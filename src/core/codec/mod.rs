@@ -146,7 +146,7 @@ pub trait Codec: Send + 'static {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::fmt::Debug;
 

@@ -83,7 +83,7 @@ impl fmt::Debug for Parts<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

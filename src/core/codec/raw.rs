@@ -54,7 +54,7 @@ impl Codec for Raw {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -58,7 +58,7 @@ fn step(needle: &[u8], fallback: &[usize], mut matched: usize, next: u8) -> usiz
     matched + usize::from(needle[matched] == next)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::collection::vec;

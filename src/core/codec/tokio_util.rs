@@ -101,7 +101,7 @@ impl<C: fmt::Debug, M> fmt::Debug for TokioUtil<C, M> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};

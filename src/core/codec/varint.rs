@@ -152,7 +152,7 @@ fn width(length: u64) -> usize {
     usize::try_from(bits.div_ceil(7)).unwrap_or(WIDTH_MAX)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -158,7 +158,7 @@ impl Connection {
     }
 
     /// Why it ends, once that is certain.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn cause(&self) -> Option<&Cause> {
         self.rare().cause.as_ref()
     }

@@ -186,7 +186,7 @@ impl Connection {
     }
 
     /// What messages were counted for that nobody could be told of.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn untaken(&self) -> usize {
         self.rare().account.as_ref().map_or(0, |account| account.untaken)
     }

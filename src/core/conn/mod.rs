@@ -21,9 +21,15 @@ mod memory;
 mod rare;
 #[cfg(any(test, feature = "testing"))]
 mod look;
+#[cfg(any(test, feature = "sim"))]
+mod life;
+#[cfg(any(test, feature = "sim"))]
+mod rig;
 mod rules;
 mod times;
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::net::SocketAddr;
@@ -32,6 +38,8 @@ use bytes::BytesMut;
 
 pub(crate) use self::close::Farewell;
 use self::halves::{RecvHalf, SendHalf};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use self::life::live;
 use self::memory::Ration;
 pub(crate) use self::memory::{Change, Holding};
 use self::rare::Rare;

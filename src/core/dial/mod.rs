@@ -4,7 +4,7 @@
 //! the other with a delay between, those before go on meanwhile, and the first success wins.
 
 mod error;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::collections::VecDeque;

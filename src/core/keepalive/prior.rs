@@ -114,7 +114,7 @@ fn end_of(number: usize) -> Duration {
     Duration::from_micros(((5 + quarter) << octave) * 250)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::super::Rearm;
     use super::*;

@@ -183,7 +183,7 @@ impl Alarms {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::net::Ipv4Addr;
 

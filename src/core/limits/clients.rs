@@ -149,7 +149,7 @@ impl BuildHasher for Keys {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::BTreeMap;
 

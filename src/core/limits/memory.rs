@@ -144,7 +144,7 @@ fn part(whole: usize, per_cent: u128) -> usize {
     usize::try_from((whole as u128 * per_cent).div_ceil(100)).unwrap_or(usize::MAX)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::collection::vec;

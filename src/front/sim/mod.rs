@@ -112,6 +112,15 @@ pub fn run_bytes(bytes: &[u8]) -> Result<Summary, Failure> {
     world::run(Random::from_bytes(bytes))
 }
 
+/// One connection without a server, for a fuzzer: `bytes` decide what its peer, its handler, other
+/// threads and the clock do, one thing after the other; then it has to come to its end.
+///
+/// # Panics
+/// If the connection broke one of its rules.
+pub fn run_connection(bytes: &[u8]) {
+    crate::core::conn::live(bytes);
+}
+
 /// The bytes of `outbox` as they would be written, for the test of a codec.
 #[must_use]
 pub fn written(outbox: Outbox) -> Vec<u8> {

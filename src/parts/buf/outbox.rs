@@ -404,5 +404,5 @@ const PARTS_KEPT_MAX: usize = 64;
 
 const _: () = assert!(SEGMENT_MAX_BYTES.is_power_of_two());
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

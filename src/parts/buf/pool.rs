@@ -136,7 +136,7 @@ fn poison(buffer: &mut BytesMut) {
 /// What idle buffers are full of in debug builds.
 const POISON: u8 = 0xDB;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use bytes::{Buf, Bytes};
