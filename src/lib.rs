@@ -55,7 +55,7 @@
 )]
 
 // The rooms, in reading order; each may use those before it only. Under `--cfg loom` only what
-// the models drive is built: the scheduler and the mailbox.
+// the models drive is built: the scheduler, and the rooms below it.
 mod words;
 
 mod parts;

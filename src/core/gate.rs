@@ -19,10 +19,11 @@ pub(crate) struct Gate {
     /// [`Handle::close`]; load (Acquire) by handles. A message that slips through just before is
     /// dropped by the reactor.
     pub(super) state: AtomicU8,
-    /// Cost of messages sent through handles and not yet encoded. A counter and nothing more: it
-    /// orders no other memory, hence Relaxed everywhere.
+    /// Cost of messages sent through handles and not yet encoded. What goes from here (Release)
+    /// was published as unsent before: who counts one more (Acquire) sees it there. Else Relaxed.
     pub(super) posted: AtomicUsize,
-    /// Bytes in the connection's own send queue, as the reactor last saw it. Relaxed as above.
+    /// Bytes in the connection's own send queue, as the reactor last saw it. Relaxed: `posted`
+    /// orders it.
     pub(super) unsent: AtomicUsize,
     pub(super) max: usize,
     pub(super) post: Arc<dyn Post>,
@@ -48,9 +49,11 @@ impl Gate {
         }
     }
 
-    /// The reactor took a posted message of this cost.
+    /// The reactor took a posted message of this cost; what became of it is published already.
     pub(crate) fn taken(&self, cost: usize) {
-        self.posted.fetch_sub(cost, Ordering::Relaxed);
+        let relaxed = cfg!(switchboard_mutant = "gate_relaxed");
+        // Pairs with the Acquire in `admit`.
+        self.posted.fetch_sub(cost, if relaxed { Ordering::Relaxed } else { Ordering::Release });
         self.post.taken(cost);
     }
 
@@ -61,12 +64,16 @@ impl Gate {
 
     /// The connection takes no more messages.
     pub(crate) fn finish(&self) {
+        if cfg!(switchboard_mutant = "gate_reopens") {
+            return self.state.store(FINISHED, Ordering::Release);
+        }
         self.state.fetch_max(FINISHED, Ordering::Release);
     }
 
     /// The connection has ended.
     pub(crate) fn shut(&self) {
-        self.state.store(ENDED, Ordering::Release);
+        // A swap, like the other write, so that the two stand in one order for a model, too.
+        self.state.swap(ENDED, Ordering::Release);
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -75,11 +82,18 @@ impl Gate {
 
     /// Counts `cost` if that keeps the queue within its maximum; else says how much is queued.
     pub(super) fn admit(&self, cost: usize) -> Result<(), usize> {
-        let before = self.posted.fetch_add(cost, Ordering::Relaxed);
+        let late = cfg!(switchboard_mutant = "gate_counts_late");
+        // Acquire, with the Release in `taken`: a message is seen here, or below, or in both.
+        let before = self.posted.fetch_add(if late { 0 } else { cost }, Ordering::Acquire);
         let queued = before.saturating_add(self.unsent.load(Ordering::Relaxed));
         if queued.saturating_add(cost) > self.max || !self.post.admit(cost) {
-            self.posted.fetch_sub(cost, Ordering::Relaxed);
+            if !cfg!(switchboard_mutant = "gate_keeps") {
+                self.posted.fetch_sub(cost, Ordering::Relaxed);
+            }
             return Err(queued);
+        }
+        if late {
+            self.posted.fetch_add(cost, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -248,7 +248,9 @@ impl<M: Send + 'static> Handle<M> {
     /// [`on_close`](crate::Handler::on_close).
     pub fn close(&self) {
         if self.is_open() {
-            self.gate.finish();
+            if !cfg!(switchboard_mutant = "close_unsaid") {
+                self.gate.finish();
+            }
             self.gate.post.command(Command::Close(self.gate.id));
         }
     }

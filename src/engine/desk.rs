@@ -1,6 +1,5 @@
 //! `Desk`: what all threads may use of one reactor at any time: its mailbox, its figures.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::mpsc::Sender;
 use std::sync::{OnceLock, Weak};
@@ -9,7 +8,7 @@ use std::time::Duration;
 use super::counters::ReactorSnapshot;
 use super::reactor::Newcomer;
 use super::request::Request;
-use crate::core::group::Seat;
+use crate::core::group::{Seat, Seats};
 use crate::core::job::{Call, Done};
 use crate::core::offload::Spawn;
 use crate::core::post::{Command, Office, Post};
@@ -91,9 +90,7 @@ pub(crate) struct Desk<K: Kernel> {
     full: AtomicBool,
     /// The grade and the pressure that this reactor acts upon, four bits each. SeqCst, as `used`.
     pub(super) heeded: AtomicU8,
-    /// The seats of groups that have members here, or are about to, by their keys; `None` once the
-    /// reactor has ended. Locked under the roll of a group, never the other way round.
-    seats: Mutex<Option<HashMap<usize, Arc<Seat>>>>,
+    seats: Seats,
     clock: Box<dyn Fn() -> Time + Send + Sync>,
     listening: Arc<[Listening]>,
     /// Who takes free jobs; gone when the server is.
@@ -114,7 +111,7 @@ impl<K: Kernel> Desk<K> {
             posted: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             heeded: AtomicU8::new(0),
-            seats: Mutex::new(Some(HashMap::new())),
+            seats: Seats::new(),
             clock: Box::new(clock),
             listening,
             spawner: OnceLock::new(),
@@ -157,8 +154,7 @@ impl<K: Kernel> Desk<K> {
 
     /// No group has members here any more, nor ever again.
     pub(crate) fn close_seats(&self) {
-        let seats = lock(&self.seats).take();
-        seats.into_iter().flatten().for_each(|(_, seat)| seat.give_up());
+        self.seats.close();
     }
 
     /// Connections that are asked for and not begun, each of which has a permit.
@@ -223,14 +219,11 @@ impl<K: Kernel> Post for Desk<K> {
     }
 
     fn enroll(&self, seat: &Arc<Seat>) -> bool {
-        let mut seats = lock(&self.seats);
-        let there = seats.as_mut().map(|seats| seats.insert(seat.key(), Arc::clone(seat)));
-        there.is_some()
+        self.seats.enroll(seat)
     }
 
     fn dismiss(&self, seat: &Arc<Seat>) {
-        let gone = lock(&self.seats).as_mut().and_then(|seats| seats.remove(&seat.key()));
-        drop(gone);
+        self.seats.dismiss(seat);
     }
 }
 

@@ -17,3 +17,27 @@ mod groups;
 mod random;
 mod shaped;
 mod times;
+
+impl Rig {
+    /// A connection that is open and at rest.
+    pub(super) fn open() -> Self {
+        let mut rig = Rig::opening();
+        rig.finish_job(|_| {});
+        rig
+    }
+
+    /// A job that is out sends `text` and uses its input up.
+    pub(super) fn send(&mut self, text: &str) {
+        self.finish_job(|out| {
+            out.input.clear();
+            out.hand.outbox.put_slice(text.as_bytes());
+        });
+    }
+
+    /// Makes the connection run a job: on input.
+    pub(super) fn job(&mut self) {
+        self.receive(1);
+        self.run();
+        assert!(self.out.is_some(), "input makes a job");
+    }
+}

@@ -59,9 +59,14 @@ impl Hub {
         let make = || {
             let (hub, post) = (Arc::clone(self), Arc::clone(post));
             let seat = Arc::new(Seat { hub, post, backlog: AtomicUsize::new(0) });
-            seat.post.enroll(&seat).then_some(seat)
+            let late = cfg!(switchboard_mutant = "seat_enrolled_late");
+            (late || seat.post.enroll(&seat)).then_some(seat)
         };
-        self.roll.claim(|seat| seat.is_in(post), make)
+        let seat = self.roll.claim(|seat| seat.is_in(post), make);
+        if cfg!(switchboard_mutant = "seat_enrolled_late") {
+            let _told = seat.as_ref().map(|seat| seat.post.enroll(seat));
+        }
+        seat
     }
 
     /// The seat in the reactor of this mailbox, if there are members or joins on their way.
@@ -99,6 +104,10 @@ impl Seat {
 
     /// A message was fanned out, or is given up.
     pub(crate) fn taken(&self, shot: &Shot) {
+        if cfg!(switchboard_mutant = "backlog_torn") {
+            let left = self.backlog_bytes() - shot.cost();
+            return self.backlog.store(left, Ordering::Relaxed);
+        }
         self.backlog.fetch_sub(shot.cost(), Ordering::Relaxed);
     }
 

@@ -2,6 +2,9 @@
 
 mod builder;
 mod hub;
+#[cfg(all(test, loom))]
+mod model;
+mod seats;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,6 +13,7 @@ use bytes::Bytes;
 
 pub use self::builder::{GroupBuilder, SlowPolicy};
 pub(crate) use self::hub::{Hub, Seat};
+pub(crate) use self::seats::Seats;
 use super::codec::Codec;
 use super::context::Context;
 use super::handle::Handle;

@@ -1,0 +1,319 @@
+//! Loom models of groups: who joins and leaves while others broadcast, over the real hub, roll,
+//! seats and mailbox.
+//!
+//! What a reactor does with the letters is plain code without threads; a list of members stands for
+//! it here. A lost wake-up shows as a deadlock.
+
+use std::any::TypeId;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use loom::model;
+use loom::model::Builder;
+
+use super::{Group, Seat, Seats};
+use crate::core::codec::Raw;
+use crate::core::gate::Gate;
+use crate::core::handle::Handle;
+use crate::core::post::{Command, Post};
+use crate::parts::mailbox::{Mailbox, Wake};
+use crate::words::id::ConnId;
+use crate::words::sync::{Arc, Condvar, Mutex, lock, thread, wait};
+
+/// What threads share with a reactor.
+struct Desk {
+    mailbox: Mailbox<Command>,
+    bell: Arc<Bell>,
+    seats: Seats,
+}
+
+/// What the reactor sleeps by.
+struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Wake for Arc<Bell> {
+    fn wake(&self) {
+        *lock(&self.rung) = true;
+        self.heard.notify_one();
+    }
+}
+
+impl Post for Desk {
+    fn command(&self, command: Command) {
+        self.mailbox.post(command);
+    }
+
+    fn enroll(&self, seat: &Arc<Seat>) -> bool {
+        self.seats.enroll(seat)
+    }
+
+    fn dismiss(&self, seat: &Arc<Seat>) {
+        self.seats.dismiss(seat);
+    }
+}
+
+impl Desk {
+    fn new() -> Arc<Desk> {
+        let bell = Arc::new(Bell { rung: Mutex::new(false), heard: Condvar::new() });
+        let mailbox = Mailbox::new(Box::new(Arc::clone(&bell)));
+        Arc::new(Desk { mailbox, bell, seats: Seats::new() })
+    }
+
+    /// A connection of its reactor.
+    fn connection(self: &Arc<Self>, slot: usize) -> Handle {
+        let post = Arc::clone(self) as Arc<dyn Post>;
+        let id = ConnId::new(0, slot, 1);
+        Handle::new(Arc::new(Gate::new(id, TypeId::of::<()>(), usize::MAX, post)))
+    }
+
+    /// The last letter of a thread.
+    fn end(&self) {
+        self.command(Command::Close(ConnId::new(0, 0, 0)));
+    }
+
+    /// All letters, of which there is one.
+    fn poll(&self) -> Vec<Command> {
+        let mut letters = Vec::new();
+        if self.mailbox.fall_asleep() {
+            let mut rung = lock(&self.bell.rung);
+            while !*rung {
+                rung = wait(&self.bell.heard, rung);
+            }
+            *rung = false;
+            drop(rung);
+            self.mailbox.wake_up();
+        }
+        self.mailbox.drain_into(&mut letters);
+        letters
+    }
+}
+
+/// The one who reads the letters.
+struct Reader {
+    desk: Arc<Desk>,
+    members: Vec<(Arc<Seat>, ConnId)>,
+    told: BTreeMap<ConnId, Vec<Bytes>>,
+    ends: usize,
+}
+
+impl Reader {
+    fn of(desk: &Arc<Desk>) -> Reader {
+        let desk = Arc::clone(desk);
+        Reader { desk, members: Vec::new(), told: BTreeMap::new(), ends: 0 }
+    }
+
+    /// Goes on until so many threads have written their last letter.
+    fn read(&mut self, ends: usize) {
+        while self.ends < ends {
+            for letter in self.desk.poll() {
+                self.obey(letter);
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let at = |members: &[(Arc<Seat>, ConnId)], seat: &Arc<Seat>, id| {
+            members.iter().position(|(there, member)| Arc::ptr_eq(there, seat) && *member == id)
+        };
+        match command {
+            Command::Join(id, seat) if at(&self.members, &seat, id).is_none() => {
+                self.members.push((seat, id));
+            }
+            Command::Join(_, seat) => seat.release(),
+            Command::Leave(id, seat) => {
+                if let Some(at) = at(&self.members, &seat, id) {
+                    self.members.remove(at);
+                    seat.release();
+                }
+            }
+            Command::Broadcast(seat, shot) => {
+                for (_, id) in self.members.iter().filter(|(at, _)| Arc::ptr_eq(at, &seat)) {
+                    self.told.entry(*id).or_default().push(shot.bytes.clone());
+                }
+                seat.taken(&shot);
+            }
+            Command::Close(_) => self.ends += 1,
+            Command::Send { .. } | Command::Abort(_) | Command::Overflow(_) => unreachable!(),
+            Command::Back { .. } => unreachable!(),
+        }
+    }
+
+    fn told(&self, member: &Handle) -> &[Bytes] {
+        self.told.get(&member.id()).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn group() -> Group {
+    Group::new(Raw::new())
+}
+
+/// All have left: nothing of the group is left in any reactor.
+fn assert_over(group: &Group) {
+    assert!(group.hub.roll.all().is_empty(), "a seat is left");
+}
+
+#[test]
+fn who_stays_is_told_all_in_order_while_another_leaves() {
+    // Three preemptions would take minutes.
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(2).min(2));
+    builder.check(|| {
+        let (desk, group) = (Desk::new(), group());
+        let (stays, leaves) = (desk.connection(1), desk.connection(2));
+        stays.join(&group);
+        leaves.join(&group);
+        let publisher = {
+            let (desk, group) = (Arc::clone(&desk), group.clone());
+            thread::spawn(move || {
+                group.broadcast("1").expect("there is room");
+                group.broadcast("2").expect("there is room");
+                desk.end();
+            })
+        };
+        let leaver = {
+            let (desk, group, leaves) = (Arc::clone(&desk), group.clone(), leaves.clone());
+            thread::spawn(move || {
+                leaves.leave(&group);
+                desk.end();
+            })
+        };
+        let mut reader = Reader::of(&desk);
+        reader.read(2);
+        publisher.join().expect("it does not panic");
+        leaver.join().expect("it does not panic");
+        assert_eq!(reader.told(&stays), ["1", "2"]);
+        assert!(reader.told(&stays).starts_with(reader.told(&leaves)));
+        assert_eq!(group.stats().backlog_bytes, 0);
+        stays.leave(&group);
+        desk.end();
+        reader.read(3);
+        assert_over(&group);
+    });
+}
+
+#[test]
+fn the_last_one_leaves_while_it_is_told() {
+    model(|| {
+        let (desk, group) = (Desk::new(), group());
+        let last = desk.connection(1);
+        last.join(&group);
+        let publisher = {
+            let (desk, group) = (Arc::clone(&desk), group.clone());
+            thread::spawn(move || {
+                group.broadcast("1").expect("there is room");
+                desk.end();
+            })
+        };
+        last.leave(&group);
+        let mut reader = Reader::of(&desk);
+        reader.read(1);
+        publisher.join().expect("it does not panic");
+        // What came behind the leave was told to nobody.
+        assert!(reader.told(&last).len() <= 1);
+        assert_over(&group);
+    });
+}
+
+#[test]
+fn who_joins_hears_itself_though_the_last_one_leaves() {
+    model(|| {
+        let (desk, group) = (Desk::new(), group());
+        let (last, comes) = (desk.connection(1), desk.connection(2));
+        last.join(&group);
+        last.leave(&group);
+        let joiner = {
+            let (desk, group, comes) = (Arc::clone(&desk), group.clone(), comes.clone());
+            thread::spawn(move || {
+                comes.join(&group);
+                group.broadcast("1").expect("there is room");
+                comes.leave(&group);
+                desk.end();
+            })
+        };
+        let mut reader = Reader::of(&desk);
+        reader.read(1);
+        joiner.join().expect("it does not panic");
+        assert_eq!(reader.told(&comes), ["1"], "once");
+        assert_over(&group);
+    });
+}
+
+#[test]
+fn who_joins_twice_is_told_once() {
+    model(|| {
+        let (desk, group) = (Desk::new(), group());
+        let member = desk.connection(1);
+        let other = {
+            let (desk, group, member) = (Arc::clone(&desk), group.clone(), member.clone());
+            thread::spawn(move || {
+                member.join(&group);
+                desk.end();
+            })
+        };
+        member.join(&group);
+        group.broadcast("1").expect("there is room");
+        let mut reader = Reader::of(&desk);
+        reader.read(1);
+        other.join().expect("it does not panic");
+        assert_eq!(reader.told(&member), ["1"]);
+        member.leave(&group);
+        desk.end();
+        reader.read(2);
+        assert_over(&group);
+    });
+}
+
+#[test]
+fn all_hear_two_publishers_in_one_order() {
+    model(|| {
+        let (desk, group) = (Desk::new(), group());
+        let members = [desk.connection(1), desk.connection(2)];
+        members.iter().for_each(|member| member.join(&group));
+        let other = {
+            let (desk, group) = (Arc::clone(&desk), group.clone());
+            thread::spawn(move || {
+                group.broadcast("theirs").expect("there is room");
+                desk.end();
+            })
+        };
+        // The reader takes the one while the other is on its way.
+        let mut reader = Reader::of(&desk);
+        group.broadcast("ours").expect("there is room");
+        reader.read(1);
+        other.join().expect("it does not panic");
+        let [one, other] = &members;
+        let told = reader.told(one);
+        assert!(told == ["ours", "theirs"] || told == ["theirs", "ours"], "each once");
+        assert_eq!(told, reader.told(other));
+        assert_eq!(group.stats().backlog_bytes, 0, "the backlog is exact");
+    });
+}
+
+#[test]
+fn a_reactor_ends_while_it_is_joined() {
+    model(|| {
+        let (desk, group) = (Desk::new(), group());
+        let last = desk.connection(1);
+        last.join(&group);
+        last.leave(&group);
+        desk.end();
+        let joiner = {
+            let (desk, group) = (Arc::clone(&desk), group.clone());
+            thread::spawn(move || {
+                desk.connection(2).join(&group);
+                group.broadcast("1").expect("there is room");
+            })
+        };
+        let mut reader = Reader::of(&desk);
+        reader.read(1);
+        // It reads no letter from now on.
+        desk.seats.close();
+        joiner.join().expect("it does not panic");
+        assert_over(&group);
+        assert_eq!(group.stats().backlog_bytes, 0);
+        desk.connection(3).join(&group);
+        assert_over(&group);
+    });
+}
