@@ -136,6 +136,7 @@ fn serve(settings: &str) {
             "reactors" => builder.reactors(number),
             "workers" => builder.workers(number),
             "least_loaded" => builder.placement(Placement::LeastLoaded),
+            "memory_max" => builder.limits(|l| l.memory_max = number),
             "connections_max" => builder.limits(|l| l.connections_max = number),
             "write_stall_ms" => builder.limits(|l| l.timeouts.write_stall = Some(time)),
             "linger_ms" => builder.limits(|l| l.timeouts.linger = Some(time)),
@@ -209,7 +210,8 @@ fn tell_snapshot(control: &Control) {
     };
     say(&format!(
         "snapshot connections={} admitted={} opened={} closed={} panics={} refused={} turns={} \
-         accept_errors={} descriptor_pauses={} leased={} held={} timers={} take_overs={}",
+         accept_errors={} descriptor_pauses={} leased={} held={} timers={} take_overs={} \
+         handlers_out={}",
         snapshot.connections(),
         snapshot.admitted,
         snapshot.opened(),
@@ -223,6 +225,7 @@ fn tell_snapshot(control: &Control) {
         sum(|r| r.held_bytes as u64),
         sum(|r| r.timers as u64),
         snapshot.take_overs,
+        sum(|r| r.handlers_out as u64),
     ));
 }
 

@@ -42,11 +42,15 @@ fn busy_handlers_leave_the_others_alone(word: &str, count: usize) {
     for client in &mut busy {
         client.write_all(word.as_bytes()).expect("the system takes it");
     }
+    // An operator can see them.
+    let all_out = || server.snapshot()["handlers_out"] == count as u64;
+    assert!(wait_for(all_out), "{word}: {:?}", server.snapshot());
     for _ in 0..10 {
         assert_eq!(served(&mut inside), 20, "{word}");
         assert!(server.echoes(b"a fresh one"), "{word}");
     }
-    assert!(server.snapshot()["take_overs"] > 0, "no handler was overtaken");
+    let now = server.snapshot();
+    assert!(now["handlers_out"] == count as u64 && now["take_overs"] > 0, "{word}: {now:?}");
     assert_eq!(order(server.orders, "release").expect("an answer"), b"done");
     assert!(busy.iter_mut().all(|client| answered(client, b"done")), "{word}");
     server.stop();

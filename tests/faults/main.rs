@@ -20,13 +20,19 @@ mod server;
 #[cfg(test)]
 mod accepting;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod closing;
+#[cfg(test)]
+mod garbage;
 #[cfg(test)]
 mod handlers;
 #[cfg(test)]
 mod injected;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]

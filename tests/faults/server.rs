@@ -1,6 +1,7 @@
 //! A server in another process: started, asked, traced and ended.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -38,15 +39,25 @@ impl Server {
 
     /// Starts one that may open few descriptors.
     pub(crate) fn start_with_descriptors(count: usize, settings: &str) -> Self {
+        Self::start_by("prlimit", &[&format!("--nofile={count}:{count}")], settings)
+    }
+
+    /// Has a program of the system start one, such as `prlimit` or `unshare`, which becomes it.
+    pub(crate) fn start_by(program: &str, args: &[&str], settings: &str) -> Self {
         process::raise_descriptor_limit();
         let inner = Self::command(settings);
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={count}:{count}")).arg(inner.get_program());
-        command.args(inner.get_args());
+        let mut command = Command::new(program);
+        command.args(args).arg(inner.get_program()).args(inner.get_args());
         for (name, value) in inner.get_envs() {
             command.env(name, value.expect("it is set"));
         }
         Self::spawn(command)
+    }
+
+    /// Starts one whose standard error goes to a file.
+    pub(crate) fn start_with_stderr(file: File, settings: &str) -> Self {
+        process::raise_descriptor_limit();
+        Self::spawn_with(Self::command(settings), file.into())
     }
 
     /// This binary, with the one test selected that is a server then.
@@ -57,12 +68,16 @@ impl Server {
         command
     }
 
-    fn spawn(mut command: Command) -> Self {
+    fn spawn(command: Command) -> Self {
         // Panics that a test provokes are not shown, unless somebody asks for them.
         let stderr = match std::env::var_os("SWITCHBOARD_FAULTS_STDERR") {
             Some(_) => Stdio::inherit(),
             None => Stdio::null(),
         };
+        Self::spawn_with(command, stderr)
+    }
+
+    fn spawn_with(mut command: Command, stderr: Stdio) -> Self {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the server's process starts");
         let stdin = child.stdin.take().expect("it is a pipe");
