@@ -15,7 +15,7 @@ use crate::core::session::Factory;
 use crate::engine::common::{Common, DialTimes};
 use crate::engine::request::{Answer, Answered, Ticket};
 use crate::engine::spawn::Spawner;
-use crate::sys::MioKernel;
+use crate::sys::{Kernel, MioKernel};
 use crate::words::clock::Time;
 use crate::words::config::check_time;
 use crate::words::error::SpawnError;
@@ -69,10 +69,10 @@ pub struct Connecting<M = Bytes> {
 }
 
 /// What makes connections for a server.
-#[derive(Clone, Debug)]
-pub(crate) struct Dialer {
-    common: Arc<Common<MioKernel>>,
-    spawner: Arc<Spawner<MioKernel>>,
+#[derive(Debug)]
+pub(crate) struct Dialer<K: Kernel = MioKernel> {
+    common: Arc<Common<K>>,
+    spawner: Arc<Spawner<K>>,
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -118,12 +118,12 @@ impl Default for ConnectOptions {
     }
 }
 
-impl Dialer {
-    pub(crate) fn new(common: Arc<Common<MioKernel>>, spawner: Arc<Spawner<MioKernel>>) -> Self {
+impl<K: Kernel> Dialer<K> {
+    pub(crate) fn new(common: Arc<Common<K>>, spawner: Arc<Spawner<K>>) -> Self {
         Dialer { common, spawner }
     }
 
-    pub(crate) fn spawner(&self) -> &Spawner<MioKernel> {
+    pub(crate) fn spawner(&self) -> &Spawner<K> {
         &self.spawner
     }
 
@@ -188,6 +188,12 @@ impl Dialer {
         };
         let answer = lock(&answer).take();
         answer.and_then(|answer| answer.fail(cause, Vec::new()))
+    }
+}
+
+impl<K: Kernel> Clone for Dialer<K> {
+    fn clone(&self) -> Self {
+        Dialer { common: Arc::clone(&self.common), spawner: Arc::clone(&self.spawner) }
     }
 }
 

@@ -274,10 +274,14 @@ impl<K: Kernel> Common<K> {
         if addrs.is_empty() {
             return answer.fail(ConnectCause::NoAddress, Vec::new());
         }
-        let Some(permit) = self.admission.try_dial() else {
-            return answer.fail(ConnectCause::Full, Vec::new());
-        };
         let desk = &self.desks()[self.least_loaded(0)];
+        let Some(permit) = self.admission.try_dial() else {
+            // Whoever tries again after a while would at once: at its end a server makes no one
+            // wait.
+            let over = desk.refuses_requests() && !cfg!(switchboard_sim_mutant = "full_for_ever");
+            let cause = if over { ConnectCause::Stopping } else { ConnectCause::Full };
+            return answer.fail(cause, Vec::new());
+        };
         desk.place();
         let DialTimes { timeout, delay } = times;
         let asked = Asked { addrs, timeout, delay, factory, answer, permit };

@@ -129,6 +129,11 @@ impl<K: Kernel> Desk<K> {
         (self.clock)()
     }
 
+    /// Whether nothing can be asked for any more.
+    pub(crate) fn refuses_requests(&self) -> bool {
+        lock(&self.requests).is_none()
+    }
+
     /// Asks for something; gives it back if the reactor takes no more requests.
     pub(crate) fn ask(&self, request: Request) -> Result<(), Request> {
         match &mut *lock(&self.requests) {

@@ -36,6 +36,9 @@ impl Codec for Raw {
     type Error = Infallible;
 
     fn decode(&mut self, input: &mut BytesMut) -> Result<Option<BytesMut>, Infallible> {
+        if cfg!(switchboard_sim_mutant = "raw_cut") {
+            input.truncate(1024);
+        }
         Ok((!input.is_empty()).then(|| input.split()))
     }
 

@@ -158,8 +158,17 @@ impl Connection {
         self.session.is_some() && !self.flags.discarding
     }
 
+    /// Whether its protocol is to hear of timers, for a simulation that asks whether it will.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn hears_timers(&self) -> bool {
+        self.session.is_some() && !self.flags.discarding && !self.flags.dead
+    }
+
     fn next_timer(&self) -> Time {
-        self.rare().timers.as_ref().map_or(Time::NEVER, |timers| timers.next_due())
+        let timers = self.rare().timers.as_ref();
+        let forgets = cfg!(switchboard_sim_mutant = "timer_lost");
+        let timers = timers.filter(|timers| !forgets || timers.iter().count() < 2);
+        timers.map_or(Time::NEVER, |timers| timers.next_due())
     }
 
     fn is_stalled(&self, now: Time) -> bool {

@@ -14,7 +14,7 @@ use crate::words::reason::CloseReason;
 use crate::words::sync::atomic::{AtomicU64, Ordering};
 
 /// One connection: where to send, and what it has received.
-pub(super) struct Line<C: Codec> {
+pub(crate) struct Line<C: Codec> {
     handle: Handle<C::Message>,
     frames: Frames<C::Frame>,
     /// Messages sent less frames received; below zero is as bad as above.
@@ -92,13 +92,13 @@ impl<C: Codec> Line<C> {
         silent && self.outstanding == 0 && self.handle.takes_messages()
     }
 
-    pub(super) fn send(&mut self, message: C::Message) -> Result<(), TrySendError<C::Message>> {
+    pub(crate) fn send(&mut self, message: C::Message) -> Result<(), TrySendError<C::Message>> {
         self.handle.try_send(message)?;
         self.outstanding += 1;
         Ok(())
     }
 
-    pub(super) fn recv(&mut self, patience: Duration) -> Result<C::Frame, RecvError> {
+    pub(crate) fn recv(&mut self, patience: Duration) -> Result<C::Frame, RecvError> {
         let frame = self.frames.received.recv_timeout(patience).map_err(|error| match error {
             RecvTimeoutError::Timeout => RecvError::TimedOut,
             RecvTimeoutError::Disconnected => RecvError::Gone,
@@ -107,11 +107,11 @@ impl<C: Codec> Line<C> {
         Ok(frame)
     }
 
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.outstanding = 0;
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.handle.close();
     }
 }

@@ -7,14 +7,17 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use self::line::Line;
+use self::line::Frames;
+pub(crate) use self::line::Line;
 pub use self::line::RecvError;
-use self::shelf::{Asked, Bounds, Grant, Shelf};
+pub(crate) use self::shelf::{Asked, Grant};
+use self::shelf::{Bounds, Shelf};
 use super::connector::{ConnectOptions, Connecting, Dialer, Target};
 use crate::core::codec::Codec;
 use crate::core::dial::ConnectError;
 use crate::core::handle::TrySendError;
 use crate::core::session::Once;
+use crate::sys::{Kernel, MioKernel};
 use crate::words::clock::Time;
 use crate::words::config::{check, check_time};
 use crate::words::error::Error;
@@ -35,7 +38,7 @@ use crate::words::sync::{Arc, Condvar, Mutex, lock, wait_timeout};
 /// A clone is the same pool. When the last one is gone, and what was given out has come back, its
 /// connections are closed.
 pub struct IdlePool<C: Codec<Frame: Send> + Clone + Sync> {
-    inner: Arc<Inner<C>>,
+    inner: Arc<Stock<C>>,
 }
 
 /// A connection of a pool, for as long as it is kept: it goes back when it is dropped.
@@ -46,7 +49,7 @@ pub struct IdlePool<C: Codec<Frame: Send> + Clone + Sync> {
 pub struct Pooled<C: Codec<Frame: Send> + Clone + Sync> {
     /// `None` once it was discarded.
     line: Option<Line<C>>,
-    inner: Arc<Inner<C>>,
+    inner: Arc<Stock<C>>,
 }
 
 /// How much a pool may have, and how its connections are made.
@@ -78,9 +81,11 @@ pub enum CheckoutError {
     Connect(ConnectError),
 }
 
-/// What the owners of a pool and of its connections share.
-struct Inner<C: Codec<Frame: Send> + Clone + Sync> {
-    dialer: Dialer,
+/// What the owners of a pool and of its connections share: the pool itself, but for the waiting.
+///
+/// Every call of it returns at once, so that a simulation can play the threads that wait.
+pub(crate) struct Stock<C: Codec<Frame: Send> + Clone + Sync, K: Kernel = MioKernel> {
+    dialer: Dialer<K>,
     target: Target,
     codec: C,
     options: PoolOptions,
@@ -93,6 +98,27 @@ struct State<C: Codec<Frame: Send> + Clone + Sync> {
     shelf: Shelf<Line<C>>,
     /// Somebody will look for those that have been idle for too long.
     sweeps: bool,
+}
+
+/// What a grant comes to.
+pub(crate) enum Given<C: Codec> {
+    Line(Line<C>),
+    /// There will be one.
+    Making(Making<C>),
+}
+
+/// A connection of a pool that is being made.
+pub(crate) struct Making<C: Codec> {
+    connecting: Connecting<C::Message>,
+    frames: Frames<C::Frame>,
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl<C: Codec> Making<C> {
+    /// Whether it is clear what has become of it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.connecting.is_done()
+    }
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -169,12 +195,7 @@ impl<C: Codec<Frame: Send> + Clone + Sync> IdlePool<C> {
         target: Target,
         codec: C,
     ) -> Result<Self, Error> {
-        options.check()?;
-        let PoolOptions { total_max, idle_max, idle_timeout, .. } = options;
-        let shelf = Shelf::new(Bounds { total_max, idle_max, idle_timeout });
-        let state = Mutex::new(State { shelf, sweeps: false });
-        let granted = Condvar::new();
-        Ok(IdlePool { inner: Arc::new(Inner { dialer, target, codec, options, state, granted }) })
+        Ok(IdlePool { inner: Arc::new(Stock::new(dialer, options, target, codec)?) })
     }
 
     /// Gives a connection: an idle one, a new one, or one that becomes free within `patience`. Who
@@ -184,14 +205,14 @@ impl<C: Codec<Frame: Send> + Clone + Sync> IdlePool<C> {
     /// [`CheckoutError`]; a connection that cannot be made is not tried again.
     pub fn checkout(&self, patience: Duration) -> Result<Pooled<C>, CheckoutError> {
         let deadline = self.inner.dialer.now() + patience;
-        let line = match self.inner.wait_for_grant(deadline)? {
-            Grant::Item(line) if line.is_fresh() => line,
-            // Its place is ours.
-            Grant::Item(dead) => {
-                dead.close();
-                self.inner.make(deadline)?
-            }
-            Grant::Room => self.inner.make(deadline)?,
+        let grant = match self.inner.ask() {
+            Asked::Granted(grant) => grant,
+            Asked::Wait(waiter) => self.inner.wait_for_grant(waiter, deadline)?,
+            Asked::Closed => return Err(CheckoutError::Closed),
+        };
+        let line = match self.inner.follow(grant) {
+            Given::Line(line) => line,
+            Given::Making(making) => self.inner.wait_for(making, deadline)?,
         };
         Ok(Pooled { line: Some(line), inner: Arc::clone(&self.inner) })
     }
@@ -200,7 +221,7 @@ impl<C: Codec<Frame: Send> + Clone + Sync> IdlePool<C> {
     /// moment ago. Never blocks.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        lock(&self.inner.state).shelf.counts()
+        self.inner.counts()
     }
 
     /// Gives no connection any more: closes those that are idle, tells those who wait, and closes
@@ -210,8 +231,26 @@ impl<C: Codec<Frame: Send> + Clone + Sync> IdlePool<C> {
     }
 }
 
-impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
-    fn close(&self) {
+impl<C: Codec<Frame: Send> + Clone + Sync, K: Kernel> Stock<C, K> {
+    pub(crate) fn new(
+        dialer: Dialer<K>,
+        options: PoolOptions,
+        target: Target,
+        codec: C,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let PoolOptions { total_max, idle_max, idle_timeout, .. } = options;
+        let shelf = Shelf::new(Bounds { total_max, idle_max, idle_timeout });
+        let state = Mutex::new(State { shelf, sweeps: false });
+        Ok(Stock { dialer, target, codec, options, state, granted: Condvar::new() })
+    }
+
+    /// Idle ones, and all that there are.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        lock(&self.state).shelf.counts()
+    }
+
+    pub(crate) fn close(&self) {
         let idle = lock(&self.state).shelf.close();
         self.granted.notify_all();
         idle.iter().for_each(Line::close);
@@ -231,19 +270,39 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
         }
     }
 
-    fn wait_for_grant(&self, deadline: Time) -> Result<Grant<Line<C>>, CheckoutError> {
+    /// Somebody wants one.
+    pub(crate) fn ask(&self) -> Asked<Line<C>> {
+        lock(&self.state).shelf.ask()
+    }
+
+    /// What was granted to somebody who waits; `None` if nothing was yet.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn look(&self, waiter: u64) -> Option<Result<Grant<Line<C>>, CheckoutError>> {
+        lock(&self.state).look(waiter)
+    }
+
+    /// Whether there is something to be told to somebody who waits.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn is_granted(&self, waiter: u64) -> bool {
+        let shelf = &lock(&self.state).shelf;
+        shelf.is_closed() || shelf.is_granted(waiter)
+    }
+
+    /// Somebody waits no longer. What was granted at the last moment is granted all the same.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn give_up(&self, waiter: u64) -> Option<Grant<Line<C>>> {
+        lock(&self.state).shelf.give_up(waiter)
+    }
+
+    fn wait_for_grant(
+        &self,
+        waiter: u64,
+        deadline: Time,
+    ) -> Result<Grant<Line<C>>, CheckoutError> {
         let mut state = lock(&self.state);
-        let waiter = match state.shelf.ask() {
-            Asked::Granted(grant) => return Ok(grant),
-            Asked::Closed => return Err(CheckoutError::Closed),
-            Asked::Wait(waiter) => waiter,
-        };
         loop {
-            if let Some(grant) = state.shelf.take(waiter) {
-                return Ok(grant);
-            }
-            if state.shelf.is_closed() {
-                return Err(CheckoutError::Closed);
+            if let Some(granted) = state.look(waiter) {
+                return granted;
             }
             let left = deadline.since(self.dialer.now());
             if left.is_zero() {
@@ -278,7 +337,21 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
         });
     }
 
-    /// One comes back.
+    /// One comes back, in good order or not.
+    pub(crate) fn give_back(self: &Arc<Self>, line: Line<C>) {
+        if line.is_fresh() {
+            self.put(line);
+        } else {
+            self.end(&line);
+        }
+    }
+
+    /// One that was given out is used no more.
+    pub(crate) fn end(&self, line: &Line<C>) {
+        line.close();
+        self.discard();
+    }
+
     fn put(self: &Arc<Self>, line: Line<C>) {
         let now = self.dialer.now();
         let (surplus, begins) = {
@@ -296,12 +369,23 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
     }
 }
 
-impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
-    /// Makes a connection; its place is given back if there is none in time.
-    fn make(self: &Arc<Self>, deadline: Time) -> Result<Line<C>, CheckoutError> {
-        let (ends, pool) = (line::ends(self.options.frames_max), Arc::downgrade(self));
-        let (ear, frames) = ends;
-        let number = ear.number();
+impl<C: Codec<Frame: Send> + Clone + Sync, K: Kernel> Stock<C, K> {
+    /// Makes the best of what was granted: an idle one that has died leaves its place to a new one.
+    pub(crate) fn follow(self: &Arc<Self>, grant: Grant<Line<C>>) -> Given<C> {
+        let blind = cfg!(switchboard_sim_mutant = "dead_given_out");
+        match grant {
+            Grant::Item(line) if blind || line.is_fresh() => Given::Line(line),
+            Grant::Item(dead) => {
+                dead.close();
+                Given::Making(self.make())
+            }
+            Grant::Room => Given::Making(self.make()),
+        }
+    }
+
+    fn make(self: &Arc<Self>) -> Making<C> {
+        let (ear, frames) = line::ends(self.options.frames_max);
+        let (number, pool) = (ear.number(), Arc::downgrade(self));
         let ear = ear.telling(move || {
             if let Some(pool) = pool.upgrade() {
                 pool.handle_end(number);
@@ -309,10 +393,18 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
         });
         let factory = Arc::new(Once::new(self.codec.clone(), move |_| ear));
         let target = self.target.clone();
-        let connecting: Connecting<C::Message> =
-            self.dialer.connect(&self.options.connect, target, factory);
-        let patience = deadline.since(self.dialer.now());
-        match connecting.wait_within(patience) {
+        let connecting = self.dialer.connect(&self.options.connect, target, factory);
+        Making { connecting, frames }
+    }
+
+    /// Waits for one that is being made; its place is given back if there is none in time.
+    pub(crate) fn wait_for(
+        self: &Arc<Self>,
+        making: Making<C>,
+        deadline: Time,
+    ) -> Result<Line<C>, CheckoutError> {
+        let Making { connecting, frames } = making;
+        match connecting.wait_within(deadline.since(self.dialer.now())) {
             Ok(Ok(handle)) => Ok(Line::new(handle, frames)),
             Ok(Err(error)) => {
                 self.discard();
@@ -322,7 +414,8 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
                 // It keeps its place until it is clear what becomes of it.
                 let pool = Arc::clone(self);
                 connecting.then(move |answer| match answer {
-                    Ok(handle) => pool.put(Line::new(handle, frames)),
+                    Ok(handle) => pool.give_back(Line::new(handle, frames)),
+                    Err(_) if cfg!(switchboard_sim_mutant = "place_of_pool_kept") => {}
                     Err(_) => pool.discard(),
                 });
                 Err(CheckoutError::TimedOut)
@@ -331,7 +424,14 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Inner<C> {
     }
 }
 
-impl<C: Codec<Frame: Send> + Clone + Sync> Drop for Inner<C> {
+impl<C: Codec<Frame: Send> + Clone + Sync> State<C> {
+    fn look(&mut self, waiter: u64) -> Option<Result<Grant<Line<C>>, CheckoutError>> {
+        let granted = self.shelf.take(waiter).map(Ok);
+        granted.or_else(|| self.shelf.is_closed().then_some(Err(CheckoutError::Closed)))
+    }
+}
+
+impl<C: Codec<Frame: Send> + Clone + Sync, K: Kernel> Drop for Stock<C, K> {
     fn drop(&mut self) {
         self.close();
     }
@@ -365,8 +465,7 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Pooled<C> {
     /// Closes the connection instead of giving it back: whoever comes next gets another one.
     pub fn discard(mut self) {
         if let Some(line) = self.line.take() {
-            line.close();
-            self.inner.discard();
+            self.inner.end(&line);
         }
     }
 
@@ -377,12 +476,8 @@ impl<C: Codec<Frame: Send> + Clone + Sync> Pooled<C> {
 
 impl<C: Codec<Frame: Send> + Clone + Sync> Drop for Pooled<C> {
     fn drop(&mut self) {
-        let Some(line) = self.line.take() else { return };
-        if line.is_fresh() {
-            self.inner.put(line);
-        } else {
-            line.close();
-            self.inner.discard();
+        if let Some(line) = self.line.take() {
+            self.inner.give_back(line);
         }
     }
 }

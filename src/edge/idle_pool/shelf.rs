@@ -34,7 +34,7 @@ pub(super) struct Bounds {
 
 /// What somebody gets who asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Grant<T> {
+pub(crate) enum Grant<T> {
     /// An idle one.
     Item(T),
     /// The right to make one.
@@ -43,7 +43,7 @@ pub(super) enum Grant<T> {
 
 /// What asking comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Asked<T> {
+pub(crate) enum Asked<T> {
     Granted(Grant<T>),
     /// Wait under this number.
     Wait(u64),
@@ -87,6 +87,12 @@ impl<T> Shelf<T> {
     /// What a waiter has got, if anything.
     pub(super) fn take(&mut self, waiter: u64) -> Option<Grant<T>> {
         self.granted.remove(&waiter)
+    }
+
+    /// Whether a waiter has got something.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn is_granted(&self, waiter: u64) -> bool {
+        self.granted.contains_key(&waiter)
     }
 
     /// A waiter gives up. What it has got at the last moment is its own all the same.

@@ -1,6 +1,7 @@
 //! `Reconnect`: one connection that is made again whenever it ends, until it is told to stop.
 
 mod cycle;
+mod watched;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,17 +11,16 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::cycle::{Cycle, Phase};
+use self::watched::{Tell, Watched};
 use super::backoff::{Backoff, Dice};
 use super::connector::{ConnectOptions, Dialer, Target};
 use crate::core::codec::Codec;
-use crate::core::context::Context;
 use crate::core::dial::{ConnectError, rejected};
 use crate::core::handle::Handle;
 use crate::core::handler::Handler;
-use crate::core::job::Call;
 use crate::core::post::discard;
 use crate::core::session::{Factory, Once};
-use crate::words::error::Outcome;
+use crate::sys::{Kernel, MioKernel};
 use crate::words::reason::CloseReason;
 use crate::words::sync::{Arc, Mutex, lock};
 
@@ -31,7 +31,7 @@ use crate::words::sync::{Arc, Mutex, lock};
 /// drains or ends.
 #[must_use = "it stops when it is dropped"]
 pub struct Reconnect<M: Send + 'static = Bytes> {
-    shared: Arc<Shared<M>>,
+    keeper: Arc<Keeper<M>>,
 }
 
 /// How a connection is made again.
@@ -72,7 +72,11 @@ pub enum ReconnectEvent<'a> {
     Closed(Option<&'a CloseReason>),
     /// The next attempt begins after this time.
     Waiting(Duration),
-    /// There will be none: the last event.
+    /// There will be none. Of one that is under way may be told how it ends, [`Failed`] or
+    /// [`Closed`]; nothing else follows.
+    ///
+    /// [`Failed`]: ReconnectEvent::Failed
+    /// [`Closed`]: ReconnectEvent::Closed
     Stopped,
 }
 
@@ -90,35 +94,21 @@ pub enum ReconnectState {
     Stopped,
 }
 
-/// What the attempts of one [`Reconnect`] share.
-struct Shared<M> {
-    dialer: Dialer,
+/// What the attempts of one [`Reconnect`] share: all of it, but for its end when it is dropped.
+pub(crate) struct Keeper<M: Send + 'static, K: Kernel = MioKernel> {
+    dialer: Dialer<K>,
     options: ReconnectOptions,
     target: Target,
-    make: Box<Make<M>>,
+    make: Box<Make>,
     state: Mutex<State<M>>,
 }
 
-/// Makes the sessions of one attempt.
-type Make<M> = dyn Fn(Arc<Shared<M>>, u64) -> Arc<dyn Factory> + Send + Sync;
+/// Makes the session of one attempt, which is to tell of its end.
+type Make = dyn Fn(Tell) -> Arc<dyn Factory> + Send + Sync;
 
 struct State<M> {
     cycle: Cycle,
     handle: Option<Handle<M>>,
-}
-
-/// The user's handler, and what tells of its end.
-struct Watched<H, M: Send + 'static> {
-    handler: H,
-    // Dropped after the handler.
-    end: End<M>,
-}
-
-/// Tells of the end of a connection when it is dropped, whatever became of its handler.
-struct End<M: Send + 'static> {
-    shared: Arc<Shared<M>>,
-    attempt: u64,
-    reason: Option<CloseReason>,
 }
 
 impl ReconnectOptions {
@@ -180,53 +170,27 @@ impl<M: Send + 'static> Reconnect<M> {
         C: Codec<Message = M> + Clone + Sync,
         H: Handler<C::Frame, M>,
     {
-        let handler = Arc::new(handler);
-        let make = move |shared: Arc<Shared<M>>, attempt| -> Arc<dyn Factory> {
-            let handler = Arc::clone(&handler);
-            let watched = move |peer| {
-                let end = End { shared, attempt, reason: None };
-                Watched { handler: handler(peer), end }
-            };
-            Arc::new(Once::new(codec.clone(), watched))
-        };
-        let cycle = Cycle::new(options.backoff, Dice::unforeseen());
-        let state = Mutex::new(State { cycle, handle: None });
-        let make = Box::new(make);
-        let shared = Arc::new(Shared { dialer, options, target, make, state });
-        match shared.options.backoff.check() {
-            Ok(()) => shared.begin(),
-            Err(error) => {
-                let target = shared.target.to_string();
-                let error = ConnectError::new(target, rejected(error), Vec::new());
-                shared.tell(ReconnectEvent::Failed(&error));
-                shared.stop();
-            }
-        }
-        Reconnect { shared }
+        let dice = Dice::unforeseen();
+        Reconnect { keeper: Keeper::start(dialer, options, target, dice, codec, handler) }
     }
 
     /// The connection, if there is one now. Never blocks. By the time that it is used it may have
     /// ended, which its answers tell; the next one has another handle.
     #[must_use]
     pub fn handle(&self) -> Option<Handle<M>> {
-        lock(&self.shared.state).handle.clone()
+        self.keeper.handle()
     }
 
     /// Where it stood a moment ago. Never blocks.
     #[must_use]
     pub fn state(&self) -> ReconnectState {
-        match lock(&self.shared.state).cycle.phase() {
-            Phase::Waiting => ReconnectState::Waiting,
-            Phase::Connecting => ReconnectState::Connecting,
-            Phase::Open(_) => ReconnectState::Connected,
-            Phase::Stopped => ReconnectState::Stopped,
-        }
+        self.keeper.state()
     }
 
     /// Makes no further attempt, and closes the connection, as [`Handle::close`] does. An attempt
     /// that is under way is closed once it has become a connection.
     pub fn stop(&self) {
-        self.shared.stop();
+        self.keeper.stop();
     }
 }
 
@@ -242,7 +206,54 @@ impl<M: Send + 'static> fmt::Debug for Reconnect<M> {
     }
 }
 
-impl<M: Send + 'static> Shared<M> {
+impl<M: Send + 'static, K: Kernel> Keeper<M, K> {
+    /// Begins with the first attempt; `dice` say how long to wait between attempts.
+    pub(crate) fn start<C, H>(
+        dialer: Dialer<K>,
+        options: ReconnectOptions,
+        target: Target,
+        dice: Dice,
+        codec: C,
+        handler: impl Fn(SocketAddr) -> H + Send + Sync + 'static,
+    ) -> Arc<Self>
+    where
+        C: Codec<Message = M> + Clone + Sync,
+        H: Handler<C::Frame, M>,
+    {
+        let handler = Arc::new(handler);
+        let make = move |tell: Tell| -> Arc<dyn Factory> {
+            let handler = Arc::clone(&handler);
+            let once = Once::new(codec.clone(), move |peer| handler(peer));
+            Arc::new(Watched::new(once, tell))
+        };
+        let cycle = Cycle::new(options.backoff, dice);
+        let state = Mutex::new(State { cycle, handle: None });
+        let keeper = Arc::new(Keeper { dialer, options, target, make: Box::new(make), state });
+        match keeper.options.backoff.check() {
+            Ok(()) => keeper.begin(),
+            Err(error) => {
+                let target = keeper.target.to_string();
+                let error = ConnectError::new(target, rejected(error), Vec::new());
+                keeper.tell(ReconnectEvent::Failed(&error));
+                keeper.stop();
+            }
+        }
+        keeper
+    }
+
+    pub(crate) fn handle(&self) -> Option<Handle<M>> {
+        lock(&self.state).handle.clone()
+    }
+
+    pub(crate) fn state(&self) -> ReconnectState {
+        match lock(&self.state).cycle.phase() {
+            Phase::Waiting => ReconnectState::Waiting,
+            Phase::Connecting => ReconnectState::Connecting,
+            Phase::Open(_) => ReconnectState::Connected,
+            Phase::Stopped => ReconnectState::Stopped,
+        }
+    }
+
     fn tell(&self, event: ReconnectEvent<'_>) {
         if let Some(watch) = &self.options.watch {
             // Its panic must not keep us from going on.
@@ -254,14 +265,16 @@ impl<M: Send + 'static> Shared<M> {
     fn begin(self: &Arc<Self>) {
         let Some(attempt) = lock(&self.state).cycle.begin() else { return };
         self.tell(ReconnectEvent::Connecting(attempt));
-        let factory = (self.make)(Arc::clone(self), attempt);
+        let keeper = Arc::clone(self);
+        let tell = move |reason: Option<&CloseReason>| keeper.handle_closed(attempt, reason);
+        let factory = (self.make)(Box::new(tell));
         let connecting = self.dialer.connect(&self.options.connect, self.target.clone(), factory);
-        let shared = Arc::clone(self);
+        let keeper = Arc::clone(self);
         connecting.then(move |answer| match answer {
-            Ok(handle) => shared.handle_opened(attempt, handle),
+            Ok(handle) => keeper.handle_opened(attempt, handle),
             Err(error) => {
-                shared.tell(ReconnectEvent::Failed(&error));
-                if error.is_final() { shared.stop() } else { shared.wait(attempt) }
+                keeper.tell(ReconnectEvent::Failed(&error));
+                if error.is_final() { keeper.stop() } else { keeper.wait(attempt) }
             }
         });
     }
@@ -298,12 +311,14 @@ impl<M: Send + 'static> Shared<M> {
         };
         let Some(delay) = delay else { return };
         self.tell(ReconnectEvent::Waiting(delay));
-        let shared = Arc::clone(self);
+        let keeper = Arc::clone(self);
         // A server that comes to its end lets it begin at once, and that attempt finds out.
-        self.dialer.later(delay, move || shared.begin());
+        let after =
+            if cfg!(switchboard_sim_mutant = "backoff_skipped") { Duration::ZERO } else { delay };
+        self.dialer.later(after, move || keeper.begin());
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let (stopped, handle) = {
             let mut state = lock(&self.state);
             (state.cycle.stop(), state.handle.take())
@@ -312,45 +327,5 @@ impl<M: Send + 'static> Shared<M> {
         if stopped {
             self.tell(ReconnectEvent::Stopped);
         }
-    }
-}
-
-impl<M: Send + 'static> Drop for End<M> {
-    fn drop(&mut self) {
-        let (shared, attempt) = (Arc::clone(&self.shared), self.attempt);
-        let reason = self.reason.take();
-        // It may be dropped by a panic, and what it calls is user code.
-        let _panicked = Call::new(move || shared.handle_closed(attempt, reason.as_ref())).run();
-    }
-}
-
-impl<F, M, H> Handler<F, M> for Watched<H, M>
-where
-    M: Send + 'static,
-    H: Handler<F, M>,
-{
-    fn on_open(&mut self, cx: &mut Context<'_, M>) -> Outcome {
-        self.handler.on_open(cx)
-    }
-
-    fn on_frame(&mut self, cx: &mut Context<'_, M>, frame: F) -> Outcome {
-        self.handler.on_frame(cx, frame)
-    }
-
-    fn on_eof(&mut self, cx: &mut Context<'_, M>) -> Outcome {
-        self.handler.on_eof(cx)
-    }
-
-    fn on_drained(&mut self, cx: &mut Context<'_, M>) -> Outcome {
-        self.handler.on_drained(cx)
-    }
-
-    fn on_drain(&mut self, cx: &mut Context<'_, M>) -> Outcome {
-        self.handler.on_drain(cx)
-    }
-
-    fn on_close(&mut self, reason: &CloseReason) {
-        self.end.reason = Some(reason.clone());
-        self.handler.on_close(reason);
     }
 }

@@ -226,6 +226,13 @@ impl<K: Kernel> Reactor<K> {
         inside.chain(newcomers).chain(dials)
     }
 
+    /// The connections that are at rest and hear of their timers.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn hearing(&self) -> impl Iterator<Item = crate::words::id::ConnId> {
+        let hearing = self.table.iter().filter(|(_, entry)| entry.conn.hears_timers());
+        hearing.map(|(id, _)| id)
+    }
+
     /// Waits for something to do: the only phase that may block.
     fn poll(&mut self, patience: Option<Duration>) {
         self.phase = Phase::Mail;

@@ -190,6 +190,19 @@ impl<'s, R: Leased> Driver<'s, R> {
         }
     }
 
+    /// The ticket under which a reactor lies, if it does and was held before.
+    pub(crate) fn lies_under(&self, reactor: usize) -> Option<Ticket> {
+        let ticket = self.shared.slots[reactor].sample().ticket();
+        ticket.filter(|&ticket| ticket != Ticket::FIRST)
+    }
+
+    /// Whether there is a thread to be called, or the system would start one.
+    pub(crate) fn has_help(&self, now: Time) -> bool {
+        let waits = |thread| self.at(thread, now) == Where::Waiting;
+        let alive = self.threads.iter().filter(|t| !matches!(t.state, State::Gone)).count();
+        (0..self.threads.len()).any(waits) || alive < self.shared.pool.bounds.threads_max
+    }
+
     /// How many reactors have stopped.
     pub(crate) fn stopped_count(&self) -> usize {
         self.shared.slots.iter().filter(|slot| slot.sample().is_retired()).count()

@@ -173,7 +173,7 @@ impl Eye {
         let ticket = word.ticket().filter(|&ticket| ticket != Ticket::FIRST);
         if let Some(ticket) = ticket {
             // Two strikes: a ticket seen once may belong to a job that has just begun.
-            overdue = word == self.word;
+            overdue = word == self.word && !cfg!(switchboard_sim_mutant = "sentinel_blind");
             if overdue && self.ordered != Some(ticket) && send(ticket) {
                 self.ordered = Some(ticket);
             }

@@ -1,6 +1,7 @@
 //! `App`: the protocol that the simulated server speaks, and the book it keeps of every call.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::circle::{Circle, Span};
 use super::kernel::id_of;
 use super::net::Net;
 use super::notice::Notices;
+use super::plan::Plan;
 use super::random::{Odds, Random};
 use super::trace::Note;
 use crate::core::codec::LengthPrefixed;
@@ -31,6 +33,8 @@ pub(super) struct App {
     pub(super) net: Arc<Mutex<Net>>,
     /// Closures that were posted and are not dropped.
     pub(super) visits: Arc<AtomicUsize>,
+    /// Handlers get bytes as they come.
+    pub(super) raw: bool,
 }
 
 /// What the handlers did.
@@ -128,6 +132,13 @@ const OPS: [Op; 10] = [
 /// Messages of a flood, and the size of each.
 const FLOOD: (u32, usize) = (20, 300);
 
+impl Life {
+    /// Whether it has a handler.
+    pub(super) fn is_live(&self) -> bool {
+        self.made > 0 && self.dropped <= self.switched && !(self.panicked && self.opened == 0)
+    }
+}
+
 impl Op {
     pub(super) fn code(self) -> u8 {
         self as u8
@@ -166,17 +177,17 @@ pub(super) fn parse(bytes: &[u8], id: usize) -> Result<(Op, u32), String> {
 }
 
 impl App {
-    pub(super) fn new(net: Arc<Mutex<Net>>, circles: bool, mut random: Random) -> Self {
-        let circles = if circles { Circle::draw(&mut random) } else { Vec::new() };
+    pub(super) fn new(net: Arc<Mutex<Net>>, plan: &Plan, mut random: Random) -> Self {
+        let circles = if plan.circles { Circle::draw(&mut random) } else { Vec::new() };
         let (lives, handles, stall) = (Vec::new(), Vec::new(), None);
         let book = Book { lives, handles, stall, circles, random };
-        App { book: Mutex::new(book), net, visits: Arc::default() }
+        App { book: Mutex::new(book), net, visits: Arc::default(), raw: plan.raw }
     }
 
     /// Makes the handler of a new connection.
     pub(super) fn handler(self: &Arc<Self>, id: usize) -> Talker {
         self.enter(id, "made", |life| life.made += 1);
-        Talker { app: Arc::clone(self), id, number: 0 }
+        Talker { app: Arc::clone(self), id, number: 0, rest: BytesMut::new() }
     }
 
     /// Notes a call, and lets it panic, fail or stall as the faults will have it.
@@ -253,7 +264,7 @@ impl App {
                 drop(book);
                 if visits {
                     self.visit(id, &handle, number, len);
-                } else if handle.try_send(frame(Op::Push, id, number, len)).is_ok() {
+                } else if handle.try_send(self.pack(frame(Op::Push, id, number, len))).is_ok() {
                     lock(&self.book).life(id).pushes += 1;
                 }
             }
@@ -268,6 +279,17 @@ impl Book {
             self.lives.resize_with(id + 1, Life::default);
         }
         &mut self.lives[id]
+    }
+
+    /// A handle of a connection of these sockets goes to other threads, once.
+    pub(super) fn share(&mut self, ids: &Range<usize>, handle: Handle) {
+        let known = |(_, other): &(usize, Handle)| other.id() == handle.id();
+        let named = |id: &usize| self.lives.get(*id).and_then(|life| life.name);
+        if let Some(id) = ids.clone().find(|id| named(id) == Some(handle.id())) {
+            if !self.handles.iter().any(known) {
+                self.handles.push((id, handle));
+            }
+        }
     }
 
     /// Whether the handler of this connection wants to read nothing, or is no more.
@@ -287,6 +309,8 @@ pub(super) struct Talker {
     pub(super) id: usize,
     /// How many were in its place before.
     number: u32,
+    /// Bytes that have come and are no frame yet, where it cuts frames out itself.
+    pub(super) rest: BytesMut,
 }
 
 impl Talker {
@@ -327,7 +351,8 @@ impl Talker {
     fn switch(&self, cx: &mut Context<'_>) {
         let number = self.number + 1;
         self.note(|life| life.switched = number);
-        let successor = Talker { app: Arc::clone(&self.app), id: self.id, number };
+        let (app, rest) = (Arc::clone(&self.app), BytesMut::new());
+        let successor = Talker { app, id: self.id, number, rest };
         cx.switch(codec(number), successor);
     }
 }
@@ -392,26 +417,9 @@ impl Talker {
     }
 }
 
-/// How late a timer may be if nothing takes its time: many steps of many connections.
-const LATE_MAX: Duration = Duration::from_millis(60);
-
-/// More than there are keys.
-const TIMERS_MAX: usize = 64;
-
-impl Handler for Talker {
-    fn on_open(&mut self, cx: &mut Context<'_>) -> Outcome {
-        if id_of(cx.peer()) != self.id {
-            self.broken("the context is of another connection");
-        }
-        self.enter("on_open", |life| {
-            life.opened += 1;
-            life.name = Some(cx.id());
-        })?;
-        lock(&self.app.book).begin_in_circle(self.id, cx);
-        Ok(())
-    }
-
-    fn on_frame(&mut self, cx: &mut Context<'_>, frame_in: BytesMut) -> Outcome {
+impl Talker {
+    /// Does what a frame asks for.
+    pub(super) fn take_frame(&mut self, cx: &mut Context<'_>, frame_in: BytesMut) -> Outcome {
         let parsed = parse(&frame_in, self.id);
         let now = lock(&self.app.net).now;
         let (expected, opened, paused) = {
@@ -466,6 +474,30 @@ impl Handler for Talker {
         }
         Ok(())
     }
+}
+
+/// How late a timer may be if nothing takes its time: many steps of many connections.
+const LATE_MAX: Duration = Duration::from_millis(60);
+
+/// More than there are keys.
+const TIMERS_MAX: usize = 64;
+
+impl Handler for Talker {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if !lock(&self.app.net).is_at(self.id, id_of(cx.peer())) {
+            self.broken("the context is of another connection");
+        }
+        self.enter("on_open", |life| {
+            life.opened += 1;
+            life.name = Some(cx.id());
+        })?;
+        lock(&self.app.book).begin_in_circle(self.id, cx);
+        Ok(())
+    }
+
+    fn on_frame(&mut self, cx: &mut Context<'_>, input: BytesMut) -> Outcome {
+        if self.app.raw { self.take_bytes(cx, &input) } else { self.take_frame(cx, input) }
+    }
 
     fn on_eof(&mut self, cx: &mut Context<'_>) -> Outcome {
         self.enter("on_eof", |life| life.eof = true)?;
@@ -497,9 +529,10 @@ impl Handler for Talker {
     fn on_timer(&mut self, cx: &mut Context<'_>, key: u64) -> Outcome {
         self.enter("on_timer", |_| {})?;
         let mut book = lock(&self.app.book);
-        let (now, attentive) = {
+        let (now, attentive, late_max) = {
             let net = lock(&self.app.net);
-            (net.now, net.faults.are_instant())
+            // What was stopped may be so for a while after things went wrong.
+            (net.now, net.faults.are_instant(), LATE_MAX + net.longest)
         };
         let life = book.life(self.id);
         let set = life.timers.remove(&key);
@@ -507,14 +540,16 @@ impl Handler for Talker {
         if set.is_none_or(|at| at > now) {
             self.broken(&format!("timer {key} fired early, twice, or after it was cancelled"));
         }
-        if late.is_some_and(|late| attentive && late > LATE_MAX) {
+        if late.is_some_and(|late| attentive && late > late_max) {
             self.broken(&format!("timer {key} was {late:?} late"));
         }
-        if key == RESUME {
-            life.paused = false;
-            cx.resume();
+        if key != RESUME {
+            return Ok(());
         }
-        Ok(())
+        life.paused = false;
+        cx.resume();
+        drop(book);
+        self.take_bytes(cx, &[])
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>) -> Outcome {

@@ -82,6 +82,8 @@ enum Leave {
     ResetFrom(usize),
     /// Closes without reading any more when so many bytes are sent.
     VanishAt(usize),
+    /// Its machine loses its power when so many bytes are sent.
+    DeadAt(usize),
     /// Reads nothing and stays.
     Deaf,
 }
@@ -179,7 +181,11 @@ impl Client {
     /// Whether it has stopped to listen, so that nothing can be said of what it was sent.
     pub(super) fn is_rude(&self) -> bool {
         match self.script.leave {
-            Leave::ResetAt(_) | Leave::ResetFrom(_) | Leave::VanishAt(_) | Leave::Deaf => true,
+            Leave::ResetAt(_)
+            | Leave::ResetFrom(_)
+            | Leave::VanishAt(_)
+            | Leave::DeadAt(_)
+            | Leave::Deaf => true,
             Leave::Done | Leave::HalfClose | Leave::CutAt(_) => false,
         }
     }
@@ -220,7 +226,9 @@ impl Client {
             None => self.output.len(),
         };
         let allowed = match self.script.leave {
-            Leave::CutAt(at) | Leave::ResetAt(at) | Leave::VanishAt(at) => allowed.min(at),
+            Leave::CutAt(at) | Leave::ResetAt(at) | Leave::VanishAt(at) | Leave::DeadAt(at) => {
+                allowed.min(at)
+            }
             Leave::Done | Leave::HalfClose | Leave::ResetFrom(_) | Leave::Deaf => allowed,
         };
         allowed.saturating_sub(self.sent).min(net.send_room(id))
@@ -246,7 +254,7 @@ impl Client {
         match self.script.leave {
             Leave::Done => all_sent && self.replies as usize >= self.ends.len(),
             Leave::HalfClose => all_sent,
-            Leave::CutAt(at) | Leave::ResetAt(at) | Leave::VanishAt(at) => {
+            Leave::CutAt(at) | Leave::ResetAt(at) | Leave::VanishAt(at) | Leave::DeadAt(at) => {
                 self.sent >= at.min(self.output.len())
             }
             Leave::ResetFrom(at) => self.received >= at,
@@ -265,6 +273,10 @@ impl Client {
                 net.close(id);
                 self.end = Some(End::Left);
             }
+            Leave::DeadAt(_) => {
+                net.lose_power(id);
+                self.end = Some(End::Left);
+            }
         }
     }
 
@@ -278,7 +290,8 @@ impl Client {
             | Leave::CutAt(_)
             | Leave::ResetAt(_)
             | Leave::ResetFrom(_)
-            | Leave::VanishAt(_) => net.has_news(id),
+            | Leave::VanishAt(_)
+            | Leave::DeadAt(_) => net.has_news(id),
         }
     }
 
@@ -391,7 +404,7 @@ impl Script {
                 0 => Op::Flood,
                 1..4 => Op::Share,
                 // Members of a group speak alike.
-                4 | 5 if !plan.circles => Op::Switch,
+                4 | 5 if !plan.circles && !plan.raw => Op::Switch,
                 _ => Op::Echo,
             };
             frames.push((op, random.magnitude(1, 3_000) - 1));
@@ -405,12 +418,13 @@ impl Script {
         frames.extend(last.map(|op| (op, random.size(0, 50))));
         let total: usize = frames.iter().map(|frame| frame.1 + HEAD + 2).sum();
         let at = random.size(0, total);
-        let leave = match random.below(14) {
+        let leave = match random.below(15) {
             0 => Leave::CutAt(at),
             1 => Leave::ResetAt(at),
             2 => Leave::ResetFrom(at),
             3 => Leave::VanishAt(at),
             4 => Leave::Deaf,
+            14 => Leave::DeadAt(at),
             5..8 => Leave::HalfClose,
             _ => Leave::Done,
         };

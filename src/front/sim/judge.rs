@@ -56,7 +56,9 @@ pub(super) fn judge(
     let Some(reason) = &life.reason else { return Err(String::from("closed without a reason")) };
     let told = format!("{reason}, {life:?}, {facts:?}");
     if matches!(reason.cause(), Cause::Evicted) {
-        let idle = client.is_whole(facts.read_bytes) && reason.unsent_bytes() == 0;
+        // Raw bytes are whole wherever they end.
+        let whole = plan.raw || client.is_whole(facts.read_bytes);
+        let idle = whole && reason.unsent_bytes() == 0;
         claim(idle, &format!("it made room in the middle of something: {told}"))?;
     }
     claim(is_fair(plan, net, life, facts, reason), &format!("an unfair end: {told}"))?;

@@ -177,10 +177,15 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
 
     fn connect(&mut self, addr: SocketAddr) -> io::Result<SimStream> {
         let mut net = lock(&self.net);
-        let id = id_of(addr);
-        if net.strikes(|faults| faults.exhausted) || !net.connect_out(id) {
-            return Err(ErrorKind::NetworkUnreachable.into());
-        }
+        let exhausted = net.strikes(|faults| faults.exhausted);
+        let begun = if exhausted { None } else { net.connect_out(id_of(addr)) };
+        let codes: Vec<i32> = accept_codes(AcceptFault::Exhausted).collect();
+        let code = codes[net.random.below(codes.len())];
+        let failure = || match exhausted {
+            true => io::Error::from_raw_os_error(code),
+            false => ErrorKind::NetworkUnreachable.into(),
+        };
+        let id = begun.ok_or_else(failure)?;
         Ok(SimStream { net: Arc::clone(&self.net), id, closed: false })
     }
 
@@ -268,7 +273,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         if socket.up.queue.is_empty() {
             let answer = if socket.reset_up && !socket.facts.error_told {
                 socket.facts.error_told = true;
-                Err(ErrorKind::ConnectionReset.into())
+                Err(socket.failure())
             } else if socket.up.fin_arrived || socket.reset_up {
                 socket.facts.eof_told = true;
                 Ok(0)
@@ -310,8 +315,8 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         }
         let room = net.room(id);
         let answer = if net.sockets[id].reset_up {
-            net.sockets[id].facts.error_told = true;
-            Err(ErrorKind::BrokenPipe.into())
+            let told = std::mem::replace(&mut net.sockets[id].facts.error_told, true);
+            Err(if told { ErrorKind::BrokenPipe.into() } else { net.sockets[id].failure() })
         } else if room == 0 {
             let now = net.now;
             let socket = &mut net.sockets[id];
@@ -365,7 +370,7 @@ impl<const DRAINS: bool> Kernel for SimKernel<DRAINS> {
         net.note(Note::Server(id, Verb::Probe));
         if broken {
             net.sockets[id].facts.error_told = true;
-            return Err(ErrorKind::ConnectionReset.into());
+            return Err(net.sockets[id].failure());
         }
         Ok(())
     }

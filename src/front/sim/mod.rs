@@ -17,14 +17,20 @@ mod circle;
 mod client;
 mod crowd;
 mod dialer;
+mod check;
 mod judge;
+mod keep;
 mod kernel;
+mod lend;
 mod net;
 mod notice;
+mod peer;
 mod plan;
 mod random;
-mod route;
 mod rates;
+mod raw;
+mod route;
+mod series;
 mod sum;
 mod trace;
 mod wire;
@@ -76,6 +82,10 @@ pub struct Summary {
     pub broadcasts: u64,
     /// Those that they dropped, because a member was behind.
     pub lost: u64,
+    /// Connections that were made again after the one before had ended.
+    pub reconnects: u64,
+    /// Times that a pool gave out a connection.
+    pub checkouts: u64,
     /// How long it took by the clock of that world.
     pub elapsed: Duration,
     /// A digest of all that happened: equal for equal seeds.

@@ -1,6 +1,7 @@
 //! `Net`: the simulated network and the system's side of it: queues, windows, arrivals, readiness.
 
 use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use super::crowd::Doorman;
@@ -8,6 +9,7 @@ use super::plan::{Arming, Faults, Plan};
 use super::random::{Odds, Random};
 use super::rates::Ledger;
 use super::route::Route;
+use super::series::Series;
 use super::trace::{Note, Trace, Verb};
 pub(super) use super::wire::{Pipe, Watch};
 use crate::sys::Event;
@@ -29,6 +31,8 @@ pub(super) struct Net {
     pub(super) sockets: Vec<Socket>,
     /// What lies behind the first of the sockets.
     pub(super) routes: Vec<Route>,
+    /// Addresses behind which there are several of them.
+    pub(super) series: Vec<Series>,
     pub(super) listeners: Vec<Listener>,
     pub(super) polls: Vec<Poll>,
     /// The system has no descriptors until then.
@@ -42,6 +46,8 @@ pub(super) struct Net {
     pub(super) stopping: bool,
     /// Memory was once so short that connections are ended for it.
     pub(super) memory_short: bool,
+    /// The longest that anything is stopped while things go wrong.
+    pub(super) longest: Duration,
     window: usize,
     latency: Duration,
 }
@@ -76,6 +82,9 @@ pub(super) struct Socket {
     pub(super) reset_up: bool,
     /// The client is to see an error.
     pub(super) reset_down: bool,
+    /// The client's machine has lost its power: nothing comes and goes any more, and at that time
+    /// the server's system gives it up.
+    pub(super) dead_until: Option<Time>,
     pub(super) watch: Option<Watch>,
     pub(super) facts: Facts,
 }
@@ -155,6 +164,7 @@ impl Net {
             short_read_drains: plan.short_read_drains,
             sockets: plan.routes.iter().map(|_| Socket::new(plan.epoch)).collect(),
             routes: plan.routes.clone(),
+            series: plan.series().collect(),
             listeners: Vec::new(),
             polls: vec![Poll::default(); plan.sched.reactors],
             exhausted_until: Time::ZERO,
@@ -164,6 +174,7 @@ impl Net {
             linger_bytes: plan.limits.linger_bytes,
             stopping: false,
             memory_short: false,
+            longest: plan.faults.delay,
             window: plan.window,
             latency: plan.latency,
         }
@@ -285,6 +296,15 @@ impl Net {
         self.reset_server(id);
     }
 
+    /// A client's machine loses its power. After a while keep-alive tells the server's system.
+    pub(super) fn lose_power(&mut self, id: usize) {
+        self.note(Note::Client(id, Verb::LosePower, 0));
+        let after = Duration::from_micros(self.random.range(100_000, 3_000_000));
+        let socket = &mut self.sockets[id];
+        socket.client_gone = true;
+        socket.dead_until = Some(self.now + after);
+    }
+
     fn reset_server(&mut self, id: usize) {
         let keeps_input = self.random.one_in(2);
         let socket = &mut self.sockets[id];
@@ -327,7 +347,10 @@ impl Net {
         if let Some(route) = self.routes.get(id).filter(|route| route.answered.is_none()) {
             return route.answer_at.filter(|&at| at != Time::NEVER && !route.over);
         }
-        let Socket { up, down, .. } = &self.sockets[id];
+        let Socket { up, down, dead_until, end, reset_up, .. } = &self.sockets[id];
+        if dead_until.is_some() {
+            return dead_until.filter(|_| *end != ServerEnd::Closed && !reset_up);
+        }
         up.arrives_at().into_iter().chain(down.arrives_at()).min()
     }
 
@@ -336,6 +359,8 @@ impl Net {
         let now = self.now;
         if self.routes.get(id).is_some_and(|route| route.answered.is_none()) {
             self.answer(id);
+        } else if self.sockets[id].dead_until.is_some() {
+            self.reset_server(id);
         } else if self.sockets[id].up.arrives_at().is_some_and(|at| at <= now) {
             self.deliver_up(id);
         } else if self.sockets[id].down.arrives_at().is_some_and(|at| at <= now) {
@@ -552,6 +577,13 @@ impl Listener {
 }
 
 impl Socket {
+    /// The error that a socket of the server has.
+    pub(super) fn failure(&self) -> io::Error {
+        let timed_out = self.dead_until.is_some();
+        let kind = if timed_out { ErrorKind::TimedOut } else { ErrorKind::ConnectionReset };
+        kind.into()
+    }
+
     fn new(now: Time) -> Self {
         Socket {
             up: Pipe::default(),
@@ -560,6 +592,7 @@ impl Socket {
             client_gone: false,
             reset_up: false,
             reset_down: false,
+            dead_until: None,
             watch: None,
             facts: Facts { last_progress: now, ..Facts::default() },
         }

@@ -45,6 +45,7 @@ impl Notices {
 impl Talker {
     /// Sends a message, sometimes with a notice.
     pub(super) fn say(&self, cx: &mut Context<'_>, message: Bytes) -> Result<(), SendError> {
+        let message = self.app.pack(message);
         let mut book = lock(&self.app.book);
         let wants = book.random.one_in(4);
         let notices = &mut book.life(self.id).notices;

@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::keep::KeepPlan;
+use super::lend::LendPlan;
 use super::random::{Odds, Random};
 use super::rates::Bounds;
 use super::route::{Fate, Route};
+use super::series::Series;
 use crate::engine::common::DialTimes;
 use crate::engine::sched::{Mode, SchedConfig};
 use crate::words::clock::Time;
@@ -27,6 +30,12 @@ pub(super) struct Plan {
     pub(super) routes: Vec<Route>,
     /// The requests to connect; each has some of the addresses to itself.
     pub(super) dials: Vec<DialPlan>,
+    /// The connections that are made again and again.
+    pub(super) keeps: Vec<KeepPlan>,
+    /// The pools of connections.
+    pub(super) lends: Vec<LendPlan>,
+    /// The handlers get bytes as they come, and cut their frames out themselves.
+    pub(super) raw: bool,
     pub(super) arming: Arming,
     /// The kernel's promise about short reads.
     pub(super) short_read_drains: bool,
@@ -142,6 +151,12 @@ const MICRO: Duration = Duration::from_micros(1);
 const MILLI: Duration = Duration::from_millis(1);
 
 impl Plan {
+    /// Addresses to which the program connects again and again.
+    pub(super) fn series(&self) -> impl Iterator<Item = Series> {
+        let keeps = self.keeps.iter().map(|plan| plan.series.clone());
+        keeps.chain(self.lends.iter().map(|plan| plan.series.clone()))
+    }
+
     /// Whether memory is short.
     pub(super) fn is_scarce(&self) -> bool {
         self.limits.memory_max < 1 << 20
@@ -172,7 +187,10 @@ impl Plan {
         let edge = short_read_drains || random.one_in(3);
         let arming = if edge { Arming::Edge } else { Arming::Told };
         let storm = MILLI * u32::try_from(random.magnitude(1, 400)).unwrap_or(1);
-        let (routes, dials) = dials(random, storm);
+        let (mut routes, dials) = dials(random, storm);
+        let ending = ending(random);
+        let keeps = Plan::draw_keeps(random, &mut routes, storm, ending == Ending::Quiet);
+        let lends = Plan::draw_lends(random, &mut routes);
         let sched = sched(random);
         let mut limits = limits(random);
         let scarce = random.one_in(6);
@@ -194,21 +212,28 @@ impl Plan {
             arming,
             short_read_drains,
             faults: faults(random),
-            ending: match random.below(7) {
-                0 => Ending::Stop,
-                1 | 2 => Ending::Drain,
-                _ => Ending::Quiet,
-            },
+            ending,
             circles: random.one_in(2),
             spread: MILLI * u32::try_from(random.size(0, 3) * random.size(0, 60)).unwrap_or(0),
             epoch: epoch(random),
             storm,
             routes,
             dials,
+            keeps,
+            lends,
+            raw: random.one_in(4),
             step: MICRO * u32::try_from(random.magnitude(1, 120)).unwrap_or(1),
             window: random.magnitude(64, 16 << 10),
             latency: MICRO * u32::try_from(random.magnitude(1, 4_000)).unwrap_or(1),
         }
+    }
+}
+
+fn ending(random: &mut Random) -> Ending {
+    match random.below(7) {
+        0 => Ending::Stop,
+        1 | 2 => Ending::Drain,
+        _ => Ending::Quiet,
     }
 }
 
@@ -362,6 +387,8 @@ fn dials(random: &mut Random, storm: Duration) -> (Vec<Route>, Vec<DialPlan>) {
 
 fn faults(random: &mut Random) -> Faults {
     let rare = random.one_in(16);
+    // Long enough for a reactor to be missed.
+    let longest = if random.one_in(6) { 600_000 } else { 20_000 };
     let mut odds = |most| Odds::swarm(random, most);
     Faults {
         short_read: odds(95),
@@ -384,7 +411,7 @@ fn faults(random: &mut Random) -> Faults {
         handle: odds(60),
         suspend: odds(2),
         readmit: odds(10),
-        delay: MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1),
+        delay: MICRO * u32::try_from(random.magnitude(200, longest)).unwrap_or(1),
         hold: MICRO * u32::try_from(random.size(200, 400_000)).unwrap_or(1),
     }
 }

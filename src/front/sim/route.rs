@@ -47,20 +47,26 @@ impl Route {
 }
 
 impl Net {
-    /// Begins to connect to the address with this socket; false if there is no way.
-    pub(super) fn connect_out(&mut self, id: usize) -> bool {
+    /// Begins to connect to this address, with the socket that is the answer; `None` if there is
+    /// no way.
+    pub(super) fn connect_out(&mut self, addressed: usize) -> Option<usize> {
+        let id = self.next_of(addressed)?;
         let fate = self.routes[id].fate;
         self.note(Note::Server(id, Verb::Connect));
         if self.routes[id].answer_at.is_some() || self.sockets[id].end != ServerEnd::Waiting {
             self.fail(format!("socket {id} is connected twice"));
         }
+        let now = self.now;
+        let route = &mut self.routes[id];
         if fate == Fate::Unreachable {
-            return false;
+            // For whoever comes next there is another one.
+            route.over = true;
+            return None;
         }
-        let at = if fate == Fate::Silent { Time::NEVER } else { self.now + self.routes[id].delay };
-        self.routes[id].answer_at = Some(at);
+        let at = if fate == Fate::Silent { Time::NEVER } else { now + route.delay };
+        route.answer_at = Some(at);
         self.hold(id);
-        true
+        Some(id)
     }
 
     /// The server holds one more socket.

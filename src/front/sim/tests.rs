@@ -32,7 +32,7 @@ fn the_server_keeps_its_promises_under_every_seed() {
             [sum.take_overs, sum.steals, sum.offloads, sum.panics, dials[0], dials[1], sum.delays];
         let short = [sum.throttles, sum.memory_pauses, sum.evictions];
         assert!(short.iter().all(|&count| count > 0), "memory was never short: {sum:?}");
-        let told = [sum.broadcasts, sum.lost];
+        let told = [sum.broadcasts, sum.lost, sum.reconnects, sum.checkouts];
         let mut seen = rare.iter().chain(&told);
         assert!(seen.all(|&count| count > 0), "nothing to be seen of some: {sum:?}");
     }
@@ -85,5 +85,7 @@ fn add(sum: &mut Summary, run: Summary) {
     sum.evictions += run.evictions;
     sum.broadcasts += run.broadcasts;
     sum.lost += run.lost;
+    sum.reconnects += run.reconnects;
+    sum.checkouts += run.checkouts;
     sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
 }

@@ -72,6 +72,7 @@ pub(super) enum Verb {
     Finish,
     Close,
     Reset,
+    LosePower,
     End,
 }
 

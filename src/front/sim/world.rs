@@ -1,31 +1,33 @@
 //! `World`: chooses who makes the next step, lets time pass, and asks the judge.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::app::{App, codec};
+use super::app::App;
+use super::attention::Watchman;
 use super::client::Client;
-use super::crowd::{Crowd, Ear, NOBODY};
+use super::crowd::{Crowd, Ear};
 use super::dialer::{Calls, Dialed};
-use super::judge::judge;
-use super::kernel::{SimKernel, SimListener, SimWake, id_of};
+use super::keep::Kept;
+use super::kernel::{SimKernel, SimListener, SimWake};
+use super::lend::Lent;
 use super::net::Net;
+use super::peer::Peer;
 use super::plan::{Ending, Faults, Plan, policy};
 use super::random::Random;
 use super::sum::sum_up;
 use super::trace::Note;
 use super::{Failure, Summary};
 use crate::core::post::{Command, Post};
-use crate::core::session::{Factory, Maker};
+use crate::core::session::Factory;
 use crate::engine::common::Common;
-use crate::engine::desk::{Desk, Letter, Order};
+use crate::engine::desk::{Desk, Order};
 use crate::engine::reactor::{Door, Reactor};
 use crate::engine::sched::{Driver, Stage, Stats, Where, prepare};
 use crate::engine::spawn::{Spawner, spawner_of};
 use crate::words::clock::Time;
-use crate::words::config::{Evict, Listening, Placement};
+use crate::words::config::{Listening, Placement};
 use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
@@ -42,8 +44,12 @@ pub(super) struct World<'s, const DRAINS: bool> {
     pub(super) app: &'s Arc<App>,
     pub(super) common: &'s Arc<Common<Kernel<DRAINS>>>,
     pub(super) driver: Driver<'s, Reactor<Kernel<DRAINS>>>,
-    threads: Vec<Pace>,
-    clients: Vec<Client>,
+    pub(super) threads: Vec<Pace>,
+    pub(super) clients: Vec<Client>,
+    /// What pools connect to.
+    pub(super) peers: Vec<Peer>,
+    pub(super) kept: Vec<Kept<DRAINS>>,
+    pub(super) lent: Vec<Lent<DRAINS>>,
     pub(super) dials: Vec<Dialed>,
     pub(super) calls: Calls,
     pub(super) factory: Arc<dyn Factory>,
@@ -55,19 +61,22 @@ pub(super) struct World<'s, const DRAINS: bool> {
     /// by then: at the latest at that time, and as soon as another connection has its place.
     late: Option<(Time, ConnId)>,
     pub(super) phase: Phase,
+    /// When the faults were over.
+    pub(super) calm_at: Time,
+    pub(super) watchman: Watchman,
     /// When the operator ends it all, if not when the clients have left.
     end_at: Option<Time>,
     suspended: bool,
-    crowd: Crowd,
-    steps: u64,
+    pub(super) crowd: Crowd,
+    pub(super) steps: u64,
     /// Who could go on now; scratch.
     due: Vec<Actor>,
 }
 
 /// What keeps a thread from going on.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
-    paused_until: Time,
+pub(super) struct Pace {
+    pub(super) paused_until: Time,
     /// When its poll returns though nothing has happened.
     poll_until: Time,
 }
@@ -84,6 +93,11 @@ enum Actor {
     Late,
     /// A thread of the user's, which wants a connection.
     Dialer(usize),
+    Peer(usize),
+    /// ... which wants to have one again and again.
+    Keeper(usize),
+    /// One that uses a pool: that, and its number there.
+    Borrower(usize, usize),
     Operator,
 }
 
@@ -99,14 +113,6 @@ pub(super) enum Phase {
     /// All reactors have stopped; threads end.
     Leaving,
 }
-
-/// A run has at most so many steps, or it does not come to rest.
-const STEPS_MAX: u64 = 600_000;
-
-/// More than the largest frame of a client.
-const FRAME_MAX: usize = 4_000;
-/// More than a record, its entry in the wheel and its timers take, doubled.
-const TABLES_PER_CLIENT: usize = 2_000;
 
 /// One run, from the first choice to the verdict.
 pub(super) fn run(mut random: Random) -> Result<Summary, Failure> {
@@ -141,7 +147,7 @@ fn play<const DRAINS: bool>(
     net: &Arc<Mutex<Net>>,
     mut random: Random,
 ) -> Result<Summary, String> {
-    let app = Arc::new(App::new(Arc::clone(net), plan.circles, random.fork()));
+    let app = Arc::new(App::new(Arc::clone(net), plan, random.fork()));
     let mut listening = plan.listening.clone();
     listening[0].shaper = plan.group.shaper();
     listening.push(Listening::outbound(&plan.limits));
@@ -150,8 +156,18 @@ fn play<const DRAINS: bool>(
     let tell = random.one_in(2).then(|| ear.tell());
     let common = Arc::new(common.predictable().with_bell(tell));
     let (stage, stats, factory, spawner) = build::<DRAINS>(plan, net, &app, &common);
-    let mut clients: Vec<_> =
-        (0..plan.routes.len()).map(|id| Client::behind(plan, random.fork(), id)).collect();
+    let lent = |id: &usize| plan.lends.iter().find(|lend| lend.series.contains(id));
+    let routes = 0..plan.routes.len();
+    let mut clients: Vec<_> = routes
+        .clone()
+        .filter(|id| lent(id).is_none())
+        .map(|id| Client::behind(plan, random.fork(), id))
+        .collect();
+    let peers = routes.filter_map(|id| {
+        let babbles = lent(&id)?.babbles;
+        Some(Peer::draw(random.fork(), id, babbles))
+    });
+    let peers = peers.collect();
     clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
     let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
@@ -164,6 +180,9 @@ fn play<const DRAINS: bool>(
         driver: stage.driver(),
         threads: Vec::new(),
         clients,
+        peers,
+        kept: plan.keeps.iter().map(|_| Kept::default()).collect(),
+        lent: Vec::new(),
         dials: plan.dials.iter().map(|_| Dialed::default()).collect(),
         calls: Calls::default(),
         factory,
@@ -172,6 +191,8 @@ fn play<const DRAINS: bool>(
         handle_at: Some(plan.epoch),
         late: None,
         phase: Phase::Storm,
+        calm_at: Time::NEVER,
+        watchman: Watchman::default(),
         end_at: (plan.ending != Ending::Quiet).then_some(end_at),
         suspended: false,
         crowd: Crowd::default(),
@@ -179,9 +200,12 @@ fn play<const DRAINS: bool>(
         due: Vec::new(),
     };
     world.sample_at = world.driver.has_sentinel().then_some(plan.epoch);
+    world.open_pools();
     world.play()?;
     world.check_clients()?;
     world.check_dials()?;
+    let reconnects = world.check_kept_over()?;
+    let checkouts = world.check_pools_over()?;
     let steps = world.steps;
     drop(world);
     let (broadcasts, lost) = lock(&app.book).circle_sums();
@@ -191,7 +215,7 @@ fn play<const DRAINS: bool>(
         &common,
         net,
         &stats,
-        Summary { steps, broadcasts, lost, ..Summary::default() },
+        Summary { steps, broadcasts, lost, reconnects, checkouts, ..Summary::default() },
     )
     .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
 }
@@ -214,9 +238,7 @@ fn build<const DRAINS: bool>(
     let stats = scheduler.stats();
     let spawner = Arc::new(Spawner::new(Arc::clone(common), scheduler.side_door()));
     desks.iter().for_each(|desk| desk.set_spawner(spawner_of(&spawner)));
-    let maker = Arc::clone(app);
-    let factory: Arc<dyn Factory> =
-        Arc::new(Maker { codec: codec(0), handler: move |peer| maker.handler(id_of(peer)) });
+    let factory = app.factory();
     let reactors = ports.into_iter().zip(desks).enumerate().map(|(index, (port, desk))| {
         let doors = (0..plan.listening.len()).map(|number| {
             let here = match plan.placement {
@@ -247,6 +269,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
                 self.step(actor);
             } else if let Some(at) = next {
                 self.check_attention(at)?;
+                self.check_keeping(at)?;
+                self.check_timers(at)?;
                 lock(self.net).now = at;
             } else if self.phase == Phase::Leaving {
                 return Ok(());
@@ -273,6 +297,13 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             let succeeded = self.app.is_succeeded(name);
             (if succeeded { Time::ZERO } else { at }, name)
         });
+        let mut borrowers = Vec::new();
+        for pool in 0..self.lent.len() {
+            for index in 0..self.borrower_count(pool) {
+                let at = self.borrowing_at(pool, index);
+                borrowers.extend(at.map(|at| (Actor::Borrower(pool, index), at)));
+            }
+        }
         let net = lock(self.net);
         let now = net.now;
         let mut see = |actor, at: Time| {
@@ -290,6 +321,17 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             client.acts_at(&net).into_iter().for_each(|at| see(Actor::Client(index), at));
             let wire = client.socket.and_then(|id| net.arrives_at(id).map(|at| (id, at)));
             wire.into_iter().for_each(|(id, at)| see(Actor::Wire(id), at));
+        }
+        for (index, peer) in self.peers.iter().enumerate() {
+            peer.acts_at(&net).into_iter().for_each(|at| see(Actor::Peer(index), at));
+            let wire = net.arrives_at(peer.id());
+            wire.into_iter().for_each(|at| see(Actor::Wire(peer.id()), at));
+        }
+        for (actor, at) in borrowers {
+            see(actor, at);
+        }
+        for index in 0..self.kept.len() {
+            self.keeping_at(index).into_iter().for_each(|at| see(Actor::Keeper(index), at));
         }
         if self.phase != Phase::Leaving {
             self.sample_at.into_iter().for_each(|at| see(Actor::Sentinel, at));
@@ -334,6 +376,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Actor::Stranger => self.use_handle(),
             Actor::Late => self.post_late(),
             Actor::Dialer(index) => self.dial(index),
+            Actor::Peer(index) => self.peers[index].step(&mut lock(self.net)),
+            Actor::Keeper(index) => self.keep(index),
+            Actor::Borrower(pool, index) => self.borrow(pool, index),
             Actor::Operator => self.operate(),
         }
     }
@@ -376,7 +421,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if net.strikes(|faults| faults.double_sample) {
             self.sample_at = Some(now);
         } else if self.sample_at.is_some() && net.strikes(|faults| faults.late_sample) {
-            self.sample_at = Some(net.delay());
+            let most = Duration::from_millis(20);
+            self.sample_at = Some(net.delay().min(now + most));
         }
     }
 
@@ -457,6 +503,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             }
         } else if self.phase == Phase::Storm {
             self.phase = Phase::Calm;
+            self.calm_at = now;
             let mut net = lock(self.net);
             net.faults = Faults::default();
             net.exhausted_until = now;
@@ -469,7 +516,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
     /// What follows from everybody having come so far.
     fn settle_phase(&mut self) {
         if self.phase == Phase::Calm && self.end_at.is_none() {
-            let left = self.clients.iter().all(|client| client.end.is_some());
+            let left = self.all_have_left();
             if self.plan.ending != Ending::Quiet || left {
                 self.phase = Phase::Ending;
                 if self.plan.ending == Ending::Quiet {
@@ -481,106 +528,20 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         let over = self.phase == Phase::Ending
             && self.spawner.counts().waiting == 0
             && self.driver.stopped_count() == self.plan.sched.reactors
-            && self.clients.iter().all(|client| client.end.is_some());
+            && self.all_have_left();
         if over {
             self.phase = Phase::Leaving;
             self.driver.tell_to_quit();
         }
     }
 
+    fn all_have_left(&self) -> bool {
+        let clients = self.clients.iter().all(|client| client.end.is_some());
+        clients && self.peers.iter().all(Peer::is_over)
+    }
+
     fn note_new_threads(&mut self) {
         let fresh = Pace { paused_until: Time::ZERO, poll_until: Time::NEVER };
         self.threads.resize(self.driver.thread_count(), fresh);
-    }
-
-    /// What must be true at every moment.
-    fn check(&mut self) -> Result<(), String> {
-        if let Some(failure) = &lock(self.net).failure {
-            return Err(failure.clone());
-        }
-        if self.steps > STEPS_MAX {
-            return Err(format!("no rest after {STEPS_MAX} steps; {:?}", self.driver));
-        }
-        let mut there = Vec::new();
-        self.driver.look(|reactor| there.extend(reactor.permits()));
-        let (mut audit, mut used, mut short) = (Ok(()), 0, false);
-        self.driver.look(|reactor| {
-            audit = std::mem::replace(&mut audit, Ok(())).and(reactor.audit());
-            used += reactor.memory_used();
-            short |= reactor.counters().grades[4] > 0;
-        });
-        audit?;
-        lock(self.net).memory_short |= short;
-        self.check_memory(used)?;
-        for desk in self.common.desks() {
-            desk.mailbox.peek(|letter| {
-                if let Letter::Adopt(newcomer) = letter {
-                    there.push(newcomer.permit());
-                }
-            });
-            let outbound = self.common.admission.outbound();
-            there.extend((0..desk.asked_count()).map(|_| (outbound, NOBODY)));
-        }
-        self.crowd.check(&self.common.admission, &there)?;
-        let jobs = (0..self.driver.thread_count()).filter_map(|thread| {
-            let job = self.driver.job(thread).filter(|job| job.has_connection());
-            let done = self.driver.done(thread).filter(|done| done.kind.has_connection());
-            job.map(|job| job.hand.id).or_else(|| done.map(|done| done.job.hand.id))
-        });
-        let mut jobs: Vec<_> = jobs.collect();
-        jobs.sort_unstable();
-        match jobs.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(format!("two jobs of connection {} at once", pair[0])),
-            None => Ok(()),
-        }
-    }
-
-    /// The messages of other threads are counted to the byte, and memory stays below its bound.
-    fn check_memory(&mut self, used: usize) -> Result<(), String> {
-        let limits = &self.plan.limits;
-        let desks = self.common.desks();
-        let posted: usize = desks.iter().map(|desk| desk.posted()).sum();
-        let bound = limits.memory_max + limits.memory_max / 16 + self.overshoot();
-        if used > bound && limits.evict == Evict::Heaviest {
-            return Err(format!(
-                "{used} bytes of memory, {posted} of messages; the bound is {bound}"
-            ));
-        }
-        Ok(())
-    }
-
-    /// By how much memory may exceed its maximum and a sixteenth: one growth for each reactor.
-    fn overshoot(&self) -> usize {
-        let limits = &self.plan.limits;
-        // Copies and lists stand in memory that is up to twice as large as what is in them.
-        let job = 2 * (limits.send_max_bytes + FRAME_MAX);
-        let each = job + limits.memory_max / 1024;
-        self.plan.clients * TABLES_PER_CLIENT + self.plan.sched.reactors * each
-    }
-
-    fn check_clients(&self) -> Result<(), String> {
-        if self.app.visit_count() > 0 {
-            return Err(format!("{} closures are still there", self.app.visit_count()));
-        }
-        let (mut book, net) = (lock(&self.app.book), lock(self.net));
-        let mut misses = BTreeMap::new();
-        for client in &self.clients {
-            let life = client.socket.map(|id| book.life(id).clone()).unwrap_or_default();
-            judge(self.plan, &net, &life, client, &mut misses).map_err(|what| {
-                format!("the client of socket {:?}: {what}", client.socket.unwrap_or_default())
-            })?;
-        }
-        book.judge_circles(&misses)
-    }
-
-    fn describe_standstill(&self) -> String {
-        let waiting: Vec<_> = self
-            .clients
-            .iter()
-            .filter(|client| client.end.is_none())
-            .map(|client| client.socket)
-            .collect();
-        let phase = self.phase;
-        format!("{phase:?}: nothing moves, but clients {waiting:?} wait; {:?}", self.driver)
     }
 }
