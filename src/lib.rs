@@ -42,41 +42,49 @@
 //! - the limit of open files, which Windows does not have: see [`Limits::connections_max`] and
 //!   [`Builder::raise_descriptor_limit`];
 //! - what ends [`Builder::run`]: SIGINT and SIGTERM, or Ctrl-C and the closing of the console.
+//!
+//! WebAssembly has no sockets: there the crate compiles without its servers and clients, to the
+//! [`codec`]s and to what a [`Handler`] is written with.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(
-    loom,
+    any(loom, target_family = "wasm"),
     allow(
         dead_code,
         unreachable_pub,
         unused_imports,
-        reason = "the models drive a part of the crate"
+        reason = "who uses it is left out: the models drive a part, and wasm has no sockets"
     )
 )]
 
 // The rooms, in reading order; each may use those before it only. Under `--cfg loom` only what
-// the models drive is built: the scheduler, and the rooms below it.
+// the models drive is built: the scheduler, and the rooms below it; for WebAssembly what makes no
+// system call and starts no thread.
 mod words;
 
 mod parts;
 
 mod core;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, target_family = "wasm")))]
 mod sys;
 
+#[cfg(not(target_family = "wasm"))]
 mod engine;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, target_family = "wasm")))]
 mod edge;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, target_family = "wasm")))]
 mod front;
 
 pub use words::id::ConnId;
 
-#[cfg(all(any(test, feature = "sim"), not(loom)))]
+#[cfg(all(any(test, feature = "sim"), not(any(loom, target_family = "wasm"))))]
 pub use front::sim;
+
+#[cfg(not(any(loom, target_family = "wasm")))]
+pub use front::{builder::Builder, server::Server};
 
 #[cfg(not(loom))]
 pub use {
@@ -86,7 +94,6 @@ pub use {
         handle::Handle,
         handler::{Handler, handler_fn},
     },
-    front::{builder::Builder, server::Server},
     words::{
         config::Limits,
         error::{Error, Outcome},
@@ -95,7 +102,7 @@ pub use {
 };
 
 /// Connections that the program opens itself: see [`Control::connect`](control::Control::connect).
-#[cfg(not(loom))]
+#[cfg(not(any(loom, target_family = "wasm")))]
 pub mod client {
     pub use crate::core::dial::{Attempt, ConnectCause, ConnectError};
     pub use crate::edge::backoff::Backoff;
@@ -147,7 +154,7 @@ pub mod config {
 }
 
 /// Steering a [`Server`] at work, and what it says of itself.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, target_family = "wasm")))]
 pub mod control {
     pub use crate::core::handle::HandleStats;
     pub use crate::core::limits::{Alarm, AlarmKind, Shortage};
@@ -190,7 +197,7 @@ pub mod group {
 /// | [`platforms`](guide::platforms) | Where was that tried? |
 ///
 /// All programs in it are compiled, and run as tests of the crate.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, target_family = "wasm")))]
 pub mod guide {
     pub use crate::front::guide::{
         backpressure, blocking, closing, first_server, framing, limits, outbound, platforms,
@@ -265,7 +272,7 @@ pub mod handler {
 /// [`Check`](testing::Check) is told more: the largest size, frames that are no bytes, frames that
 /// end with the input. [`fuzz_codec`](testing::fuzz_codec) is the whole of a fuzz target. What the
 /// kit does not see is how long a call takes, or that it never returns.
-#[cfg(all(any(test, feature = "testing"), not(loom)))]
+#[cfg(all(any(test, feature = "testing"), not(any(loom, target_family = "wasm"))))]
 pub mod testing {
     pub use crate::front::testing::{
         Bench, Check, Rule, Violation, check_codec, fuzz_codec, try_check_codec, written,

@@ -163,7 +163,7 @@ fn purpose(area: &str) -> String {
     let source = read(&if is_file { file } else { format!("tests/{area}/main.rs") });
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
     let paragraph: Vec<_> = lines.map(str::trim).take_while(|line| !line.is_empty()).collect();
-    paragraph.join(" ")
+    paragraph.join("\n")
 }
 
 /// The page, of what is stored and of the sources.

@@ -196,7 +196,7 @@ mod tests {
     use std::net::TcpStream as Client;
 
     use super::*;
-    use crate::sys::{AcceptFault, REUSE_PORT_BALANCES, classify_accept};
+    use crate::sys::{AcceptFault, classify_accept};
 
     fn loopback() -> SocketAddr {
         "127.0.0.1:0".parse().unwrap()
@@ -219,7 +219,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn listeners_on_one_port_share_its_connections() {
-        const { assert!(REUSE_PORT_BALANCES) };
+        const { assert!(crate::sys::REUSE_PORT_BALANCES) };
         let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         let first = Listener::listen(loopback(), &options).unwrap();
         let addr = first.local_addr().unwrap();
@@ -246,7 +246,7 @@ mod tests {
         let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
         let error = Listener::listen(loopback(), &options).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        const { assert!(!REUSE_PORT_BALANCES) };
+        const { assert!(!crate::sys::REUSE_PORT_BALANCES) };
     }
 
     #[cfg(target_os = "linux")]
