@@ -15,6 +15,7 @@ suite=docs/platforms/suite.txt
 choose() {
     rust=$(rustc --version | cut -d' ' -f2) host=$(rustc -vV | sed -n 's/^host: //p')
     cargo=(env cargo) limit=${LIMIT:-300} extra=
+    unset CARGO_PROFILE_DEV_DEBUG
     target=$host how="natively, Linux $(uname -r | cut -d- -f1)"
     case $1 in
         epoll) return ;;
@@ -32,8 +33,12 @@ choose() {
         *) echo "platforms: unknown platform: $1" >&2; exit 2 ;;
     esac
 }
-select_by() { cargo=(env CARGO_TARGET_DIR="target/$platform" RUSTFLAGS="$*" cargo) how+=", \`$*\`"; }
+select_by() {
+    cargo=(env CARGO_TARGET_DIR="target/$platform" RUSTFLAGS="$*" cargo) how+=", \`$*\`"
+    export CARGO_PROFILE_DEV_DEBUG=0 # a third of the time to build
+}
 cross() {
+    export CARGO_PROFILE_DEV_DEBUG=0
     .ci/xsetup.sh base "$1"
     rust=$(/usr/bin/rustc --version | cut -d' ' -f2) cargo=(.ci/xcargo.sh "$target")
 }
@@ -43,13 +48,16 @@ emulated() { # ten times slower: fewer random cases, more patience
     extra=" with fewer random cases"
 }
 
-# Every test that the file has and what became of it: ok, FAILED, or unfinished if the file took too
-# long or died.
+# Every test that the file has and what became of it: ok, FAILED, left-out with what the test says
+# why, or unfinished if the file took too long or died.
 results() {
     "${cargo[@]}" test --quiet "$@" -- --list 2>/dev/null | sed -n 's/: test$//p' > "$scratch/list"
-    timeout -k 10 "$limit" "${cargo[@]}" test "$@" < /dev/null > "$scratch/output" 2>&1 || true
-    awk 'NR == FNR { if ($1 == "test" && $2 != "result:") came[$2] = $NF; next }
-         { print ($1 in came) ? came[$1] : "unfinished", $1 }' "$scratch/output" "$scratch/list"
+    timeout -k 10 "$limit" "${cargo[@]}" test "$@" -- --show-output < /dev/null > "$scratch/output" 2>&1 || true
+    awk 'NR == FNR && $1 == "----" { shown = $2 }
+         NR == FNR && /^left out: / && came[shown] == "ok" { sub("left out", ""); came[shown] = "left-out"; why[shown] = $0 }
+         NR == FNR && $1 == "test" && $2 != "result:" { came[$2] = $NF }
+         NR != FNR { print ($1 in came) ? came[$1] : "unfinished", $1 why[$1] }' \
+        "$scratch/output" "$scratch/list"
     grep -q '^test result: ok' "$scratch/output" || cp "$scratch/output" "$kept/$platform-${*: -1}.log"
 }
 
@@ -72,7 +80,7 @@ for platform in "$@"; do
         for area in $areas; do results --test "$area" | sed "s/ / $area::/" | LC_ALL=C sort -k2; done
         # Of the unit tests a count of each room, and the names of those that did not pass.
         results --lib | awk '{ split($2, path, "::"); all[path[1]]++; passed[path[1]] += $1 == "ok" }
-            $1 != "ok" { print $1, "unit::" $2 }
+            $1 != "ok" { sub(" ", " unit::"); print }
             END { for (room in all) print "passed", "unit::" room, passed[room], all[room] }' |
             LC_ALL=C sort -k2
     } > "$scratch/$platform.txt"

@@ -49,7 +49,7 @@ struct Suite {
 struct Column {
     /// `target`, `how`, `date`, `commit`.
     facts: BTreeMap<String, String>,
-    /// Of each test whether it is `ok`, `FAILED`, or `unfinished`.
+    /// Of each test whether it is `ok`, `FAILED`, or `unfinished`; or why it left itself out.
     tests: BTreeMap<String, String>,
     /// Unit tests of each room: how many passed, and how many there are.
     rooms: BTreeMap<String, (usize, usize)>,
@@ -106,6 +106,10 @@ impl Column {
             match word {
                 "ok" | "FAILED" | "unfinished" => {
                     column.tests.insert(rest.to_owned(), word.to_owned());
+                }
+                "left-out" => {
+                    let (test, reason) = rest.split_once(": ").expect("a test and a reason");
+                    column.tests.insert(test.to_owned(), reason.to_owned());
                 }
                 "passed" => {
                     let words: Vec<_> = rest.split(' ').collect();
@@ -224,9 +228,9 @@ fn deviations(suite: &Suite, columns: &[(&str, &str, Column)], area: &str, test:
         let _ = match (outcome, suite.reason(platform, test)) {
             (Some("ok"), _) => Ok(()),
             (Some("FAILED"), _) => write!(text, "; **fails on {title}**"),
-            (Some(_), _) => write!(text, "; **does not end on {title}**"),
+            (Some("unfinished"), _) => write!(text, "; **does not end on {title}**"),
             (None, _) if suite.reason(platform, area).is_some() => Ok(()),
-            (None, Some(reason)) => write!(text, "; not on {title}: {reason}"),
+            (Some(reason), _) | (None, Some(reason)) => write!(text, "; not on {title}: {reason}"),
             (None, None) => write!(text, "; not yet run on {title}"),
         };
     }
@@ -239,8 +243,11 @@ fn units(columns: &[(&str, &str, Column)]) -> String {
     for (_, title, column) in columns {
         for (test, outcome) in &column.tests {
             if let Some(name) = test.strip_prefix("unit::") {
-                let what = if outcome == "FAILED" { "fails" } else { "does not end" };
-                let _ = writeln!(list, "- `{name}` **{what} on {title}**");
+                let _ = match outcome.as_str() {
+                    "FAILED" => writeln!(list, "- `{name}` **fails on {title}**"),
+                    "unfinished" => writeln!(list, "- `{name}` **does not end on {title}**"),
+                    reason => writeln!(list, "- `{name}` not on {title}: {reason}"),
+                };
             }
         }
     }
