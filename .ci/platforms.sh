@@ -55,7 +55,7 @@ results() {
     timeout -k 10 "$limit" "${cargo[@]}" test "$@" -- --show-output < /dev/null > "$scratch/output" 2>&1 || true
     awk 'NR == FNR && $1 == "----" { shown = $2 }
          NR == FNR && /^left out: / && came[shown] == "ok" { sub("left out", ""); came[shown] = "left-out"; why[shown] = $0 }
-         NR == FNR && $1 == "test" && $2 != "result:" { came[$2] = $NF }
+         NR == FNR && $1 == "test" && / (ok|FAILED)$/ { came[$2] = $NF }
          NR != FNR { print ($1 in came) ? came[$1] : "unfinished", $1 why[$1] }' \
         "$scratch/output" "$scratch/list"
     grep -q '^test result: ok' "$scratch/output" || cp "$scratch/output" "$kept/$platform-${*: -1}.log"
