@@ -147,6 +147,7 @@ impl Life {
     /// If the connection breaks one of its rules.
     pub(super) fn run(self) {
         let mut rig = Rig::opening();
+        rig.limits.send_max_bytes = QUEUE_MAX;
         let mut listening = Listening::of(&rig.limits);
         (listening.read_rate, listening.send_rate) = self.rates;
         rig.conn.set_shape(Shape::of(None, &listening, Time::ZERO));
@@ -292,5 +293,7 @@ fn check_end(rig: Rig) {
     }
 }
 
+/// What handles may queue.
+const QUEUE_MAX: usize = 1_500;
 /// Things that happen in a life that bytes decide.
 const OPS_MAX: usize = 1_000;
