@@ -490,6 +490,33 @@ fn a_connection_is_made_again_until_it_is_told_to_stop() {
 }
 
 #[test]
+fn what_could_never_be_reconnected_is_told_at_once() {
+    let client = client();
+    let never = Backoff::new().base(Duration::from_secs(2)).max(Duration::from_secs(1));
+    let (options, events) = told(never);
+    let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+    let connection = client.control().reconnect(options, addr, Raw::new(), nobody);
+    assert_eq!([next(&events), next(&events)], ["failed", "stopped"]);
+    assert_eq!(connection.state(), ReconnectState::Stopped);
+    assert_eq!(client.snapshot().connecting(), 0);
+}
+
+#[test]
+fn one_that_is_reconnected_hears_like_every_other() {
+    let (server, client) = (echo_server(), client());
+    let (options, events) = told(quick());
+    let (ear, heard) = ear();
+    let make = move |_| Ear(ear.0.clone());
+    let addr = server.local_addr();
+    let connection = client.control().reconnect(options, addr, Raw::new(), make);
+    wait_until("it is open", || next(&events) == "connected");
+    connection.handle().expect("there is one").try_send("hello").expect("it is open");
+    assert_eq!(heard.recv_timeout(PATIENCE).expect("an echo"), "hello");
+    client.stop();
+    server.stop();
+}
+
+#[test]
 fn nothing_is_made_again_once_the_server_drains() {
     let (server, client) = (echo_server(), client());
     let (options, events) = told(quick());

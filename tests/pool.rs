@@ -119,6 +119,27 @@ fn who_waits_is_served_or_told_in_time() {
 }
 
 #[test]
+fn who_waits_for_an_answer_is_told_when_none_can_come() {
+    let scene = Scene::new();
+    let pool = scene.pool(PoolOptions::new().frames_max(4).idle_max(2));
+    let mut connection = pool.checkout(PATIENCE).expect("a connection");
+    connection.send("nothing").expect("it is open");
+    let late = connection.recv(Duration::from_millis(10)).expect_err("it answers nothing");
+    assert_eq!(
+        (late, late.to_string().as_str()),
+        (RecvError::TimedOut, "no frame has come in time")
+    );
+    connection.send("close").expect("it is open");
+    let gone = connection.recv(PATIENCE).expect_err("it has ended");
+    assert_eq!((gone, gone.to_string().as_str()), (RecvError::Gone, "the connection has ended"));
+    drop(connection);
+    assert_eq!(pool.counts(), (0, 0), "it is of no use any more");
+    // Who asks next gets another one, through any clone of the pool.
+    ask(&pool.clone(), "hello");
+    assert_eq!(scene.opened(), 2);
+}
+
+#[test]
 fn one_that_died_while_it_was_idle_is_not_given_out() {
     let scene = Scene::new();
     let pool = scene.pool(PoolOptions::new());

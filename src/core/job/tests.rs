@@ -5,11 +5,11 @@ use crate::core::codec::{LengthPrefixed, Raw};
 use crate::core::context::Context;
 use crate::core::handle::Handle;
 use crate::core::handler::Handler;
-use crate::core::post::{Command, Post};
+use crate::core::post::{Command, Parcel, Post};
 use crate::core::refusal::SendError;
 use crate::core::session::Maker;
 use crate::parts::buf::Outbox;
-use crate::words::config::Timeouts;
+use crate::words::config::{Overflow, Timeouts};
 use crate::words::error::{Outcome, SpawnError};
 use crate::words::reason::ClosePhase;
 use bytes::Bytes;
@@ -195,6 +195,29 @@ fn more_output_than_is_allowed_aborts_whatever_the_handler_answers() {
     let (_, hand, _, log) = serve(&[&frame, &frame, "b"], Verdict::Open);
     assert!(matches!(hand.verdict, Verdict::Abort(Cause::Overflow)));
     assert_eq!(log.len(), 3);
+}
+
+/// What becomes of messages of other threads that find no room behind what the handler said.
+fn overfilled(overflow: Overflow) -> Hand {
+    let handler = |_| Obedient { log: Arc::default(), panics_in_drop: false };
+    let factory = Arc::new(Maker { codec: LengthPrefixed::u8(), handler });
+    let mut job = job(Task::Open(factory), b"", Hand { overflow, ..hand(Verdict::Open) });
+    let message = |len| Parcel::pack(Bytes::from(vec![b'x'; len]));
+    let noticed = Parcel::Noticed(Box::new(message(60)), 7);
+    job.errand.inbox_mut().parcels.extend([message(60), noticed, message(20)]);
+    let (session, _, hand, panicked) = run(job);
+    assert!(session.is_some() && !panicked);
+    hand
+}
+
+#[test]
+fn a_message_of_another_thread_that_finds_no_room_is_left_out_whole_or_ends_all() {
+    let hand = overfilled(Overflow::DropNewest);
+    assert!(matches!(hand.verdict, Verdict::Open));
+    assert_eq!((hand.outbox.len_bytes(), hand.dropped_count), (61 + 21, 1));
+    assert!(hand.marks.is_empty(), "no notice of what was left out");
+    let hand = overfilled(Overflow::Close);
+    assert!(matches!(hand.verdict, Verdict::Abort(Cause::Overflow)));
 }
 
 #[test]

@@ -377,3 +377,34 @@ fn accepted_streams_have_the_options() {
     let socket = SockRef::from(&stream);
     assert!(!socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
 }
+
+/// A socket that does not block, with a port of its own.
+fn unconnected() -> (socket2::Socket, socket2::SockAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
+
+#[test]
+fn what_is_not_connected_yet_is_no_error() {
+    let mut bench = Bench::new();
+    let (socket, _) = unconnected();
+    socket.set_nonblocking(true).unwrap();
+    let mut stream = TcpStream::from_std(socket.into());
+    assert!(!bench.kernel.connected(&mut stream).unwrap());
+}
+
+/// Only there does the system connect a socket to its own port.
+#[cfg(target_os = "linux")]
+#[test]
+fn who_is_connected_to_itself_has_found_nobody() {
+    let mut bench = Bench::new();
+    let (socket, addr) = unconnected();
+    socket.connect(&addr).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut stream = TcpStream::from_std(socket.into());
+    let error = bench.kernel.connected(&mut stream).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
