@@ -127,9 +127,13 @@ fn descriptors_of_a_child() -> io::Result<String> {
 fn serve(settings: &str) {
     let barrier = Arc::new(Barrier::default());
     let mut builder = switchboard::Server::builder().reactors(2).workers(2);
-    let mut until_signal = false;
+    let (mut until_signal, mut host) = (false, String::from("127.0.0.1:0"));
     for setting in settings.split_whitespace() {
-        let (name, value) = setting.split_once('=').expect("NAME=NUMBER");
+        let (name, value) = setting.split_once('=').expect("NAME=VALUE");
+        if name == "host" {
+            host = format!("{value}:0");
+            continue;
+        }
         let number: usize = value.parse().expect("a number");
         let time = Duration::from_millis(number as u64);
         builder = match name {
@@ -153,8 +157,8 @@ fn serve(settings: &str) {
         };
     }
     let builder = builder
-        .listen("127.0.0.1:0", Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
-        .listen("127.0.0.1:0", Raw::new(), {
+        .listen(&*host, Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
+        .listen(&*host, Raw::new(), {
             let barrier = Arc::clone(&barrier);
             move |_| Servant {
                 barrier: Arc::clone(&barrier),
@@ -162,11 +166,11 @@ fn serve(settings: &str) {
                 panics_when_closed: false,
             }
         })
-        .listen("127.0.0.1:0", Raw::new(), |peer| -> Servant {
+        .listen(&*host, Raw::new(), |peer| -> Servant {
             panic!("as asked, for {peer}, before there is a handler")
         })
         // Whose frames have a beginning and an end.
-        .listen("127.0.0.1:0", LengthPrefixed::u32(), |_| handler_fn(|cx, frame| cx.send(frame)))
+        .listen(&*host, LengthPrefixed::u32(), |_| handler_fn(|cx, frame| cx.send(frame)))
         .on_start(tell_addrs);
     if until_signal {
         // Nobody reads orders then, but the end of the test is noticed.
@@ -197,10 +201,24 @@ fn obey(control: &Control) {
         match line.as_deref() {
             Ok("snapshot") => tell_snapshot(control),
             Ok("stop") => control.stop(),
+            Ok(line) if line.starts_with("dial ") => dial(control, &line["dial ".len()..]),
             other => panic!("no order: {other:?}"),
         }
     }
     process::exit(0);
+}
+
+/// Opens a connection, tells whether there was one, and closes it.
+fn dial(control: &Control, addr: &str) {
+    let addr: SocketAddr = addr.parse().expect("an address");
+    let echo = |_| handler_fn(|cx: &mut Context<'_>, bytes| cx.send(bytes));
+    control.connect(addr, Raw::new(), echo).then(|answer| match answer {
+        Ok(handle) => {
+            handle.close();
+            say("dialed opened=1");
+        }
+        Err(_) => say("dialed opened=0"),
+    });
 }
 
 fn tell_snapshot(control: &Control) {

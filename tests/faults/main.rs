@@ -36,6 +36,8 @@ mod memory;
 #[cfg(test)]
 mod operations;
 #[cfg(test)]
+mod outgoing;
+#[cfg(test)]
 mod pauses;
 #[cfg(test)]
 mod resources;
@@ -45,3 +47,7 @@ mod silent;
 mod stalled;
 #[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod table;
+#[cfg(test)]
+mod vanished;

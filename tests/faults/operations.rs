@@ -4,8 +4,8 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{answered, connect_many, read_to_end, served};
-use crate::process::{now, signal};
+use crate::client::{answered, connect, connect_many, ends, read_to_end, served};
+use crate::process::{now, signal, wait_for};
 use crate::server::Server;
 
 #[test]
@@ -56,4 +56,21 @@ fn without_a_spread_a_termination_signal_asks_all_at_once_and_loses_nothing() {
     readers.into_iter().for_each(|reader| reader.join().expect("it does not panic"));
     let report = server.ended();
     assert_eq!((report["drained"], report["asked"]), (20, 20), "{report:?}");
+}
+
+#[test]
+fn a_second_termination_signal_ends_the_wait() {
+    let server = Server::start("drain_spread_ms=600000");
+    let mut clients = connect_many(server.addr, 20);
+    assert_eq!(served(&mut clients), 20);
+    let begun = now();
+    signal(server.pid, "TERM");
+    // One signal after the other: two of a kind that are pending at once are one.
+    let closed = || connect(server.addr).is_err();
+    assert!(wait_for(closed), "it accepts while it drains");
+    signal(server.pid, "TERM");
+    assert!(clients.iter_mut().all(ends));
+    let report = server.ended();
+    assert_eq!(report["stuck"], 0, "{report:?}");
+    assert!(begun.elapsed() < Duration::from_secs(600), "it has waited for its spread");
 }

@@ -88,7 +88,7 @@ pub(crate) fn start_and_stop(cycles: usize) {
 #[test]
 fn start_and_stop_over_and_over_gives_everything_back() {
     raise_descriptor_limit();
-    let mut command = Server::command("cycles=300");
+    let mut command = Server::command("cycles=10000");
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let output = child.spawn().and_then(|child| child.wait_with_output()).expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -152,6 +152,13 @@ impl Server {
         numbers(&read_answer(&mut self.stdout, "snapshot"))
     }
 
+    /// Has it open connections and close them at once; how many of them it could open.
+    pub(crate) fn dial(&mut self, addr: SocketAddr, count: usize) -> u64 {
+        (0..count).for_each(|_| writeln!(self.stdin, "dial {addr}").expect("the server lives"));
+        let answers = (0..count).map(|_| numbers(&read_answer(&mut self.stdout, "dialed")));
+        answers.map(|answer| answer["opened"]).sum()
+    }
+
     /// Waits until it holds no connection, and nothing that belongs to one.
     pub(crate) fn is_empty(&mut self) -> bool {
         wait_for(|| {

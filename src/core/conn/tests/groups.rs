@@ -47,7 +47,7 @@ fn message(whose: u8, number: u32, len: usize) -> Bytes {
 struct Member {
     conn: Connection,
     limits: Limits,
-    hubs: Vec<Arc<Hub>>,
+    hubs: Hubs,
     /// How many messages each group was told, and how many of its own there were.
     told: [u32; 3],
     room: usize,
@@ -57,16 +57,25 @@ struct Member {
 
 const OWN: u8 = 2;
 
+/// Groups whose reactor ends in the end, or they would hold their seats and these the groups.
+struct Hubs(Vec<Arc<Hub>>);
+
+impl Drop for Hubs {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|hub| hub.roll.all().iter().for_each(Seat::give_up));
+    }
+}
+
 impl Member {
     fn new(policies: [Policy; 2]) -> Self {
         let Rig { mut conn, limits, mail, .. } = Rig::open();
-        let mut hubs = Vec::new();
+        let mut hubs = Hubs(Vec::new());
         for (fan, policy) in (0..).zip(policies) {
             let hub = Arc::new(Hub::new(policy, QUEUE_MAX, 1));
             let seat: Arc<Seat> =
                 hub.claim(&(Arc::clone(&mail) as Arc<dyn Post>)).expect("there is room");
             conn.join(fan, 0, seat);
-            hubs.push(hub);
+            hubs.0.push(hub);
         }
         let (told, wire) = ([0; 3], Vec::new());
         Member { conn, limits, hubs, told, room: 0, wire, lagged: 0 }
@@ -97,7 +106,7 @@ impl Member {
         if taken < piece.len() {
             begun = self.conn.handle_told(u32::from(whose), &shots, taken).begun;
         }
-        self.hubs[group].delivered.fetch_add(begun, Relaxed);
+        self.hubs.0[group].delivered.fetch_add(begun, Relaxed);
         self.run();
     }
 
@@ -185,7 +194,7 @@ proptest! {
         let received = member.received();
         prop_assert_eq!(received[2].len(), member.told[2] as usize);
         let mut lost = 0;
-        for (group, hub) in member.hubs.iter().enumerate() {
+        for (group, hub) in member.hubs.0.iter().enumerate() {
             prop_assert!(received[group].is_sorted_by(|one, next| one < next), "in order, once");
             let here = hub.lost.load(Relaxed);
             prop_assert_eq!(received[group].len() as u64, hub.delivered.load(Relaxed));
@@ -212,7 +221,7 @@ fn who_must_not_be_behind_is_reset_once_too_much_waits() {
     assert!(!member.conn.flags.dead);
     member.tell(0, &[(0, 10)]);
     assert_eq!(member.conn.next(), Next::Reap);
-    let hub = &member.hubs[0];
+    let hub = &member.hubs.0[0];
     assert_eq!((hub.kicked.load(Relaxed), hub.lost.load(Relaxed)), (1, 0));
     // The first one is in the outbox; the rest, with the one that was too much, is given up.
     assert_eq!(hub.abandoned.load(Relaxed), fits as u64 + 1);
@@ -227,10 +236,10 @@ fn what_waits_is_dropped_when_it_leaves_or_finishes() {
     assert!(member.conn.is_member(0) && member.conn.takes_broadcasts());
     assert_eq!(member.conn.leave(0), Some(0));
     assert_eq!((member.conn.leave(0), member.conn.is_member(0)), (None, false));
-    assert_eq!(member.hubs[0].abandoned.load(Relaxed), 2);
+    assert_eq!(member.hubs.0[0].abandoned.load(Relaxed), 2);
     member.conn.close(Cause::Closed, Time::ZERO, rules(&member.limits));
     assert!(!member.conn.takes_broadcasts());
-    assert_eq!(member.hubs[1].abandoned.load(Relaxed), 1);
+    assert_eq!(member.hubs.0[1].abandoned.load(Relaxed), 1);
     assert_eq!(member.conn.pending_bytes(), 0);
     assert_eq!(member.conn.any_group(), Some(1), "the reactor takes it off its list");
 }

@@ -15,7 +15,16 @@ impl Post for Nowhere {
     fn command(&self, _: Command) {}
 }
 
-fn fan() -> (Fan, Arc<Hub>) {
+/// A group whose reactor ends in the end, or the group would hold its seats and they the group.
+struct Ending(Arc<Hub>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.roll.all().iter().for_each(Seat::give_up);
+    }
+}
+
+fn fan() -> (Fan, Ending) {
     let hub = Arc::new(Hub::new(Policy::DropOldest, 1_000, 1_000));
     let seat = hub.claim(&(Arc::new(Nowhere) as Arc<dyn Post>)).expect("there is room");
     let fan = Fan {
@@ -26,7 +35,7 @@ fn fan() -> (Fan, Arc<Hub>) {
         sweep: None,
         is_active: false,
     };
-    (fan, hub)
+    (fan, Ending(hub))
 }
 
 fn shot(number: u64) -> Shot {
@@ -70,7 +79,7 @@ proptest! {
     fn each_gets_what_comes_between_its_join_and_its_leave_once(
         steps in prop::collection::vec((0..10u8, any::<prop::sample::Index>()), 0..300),
     ) {
-        let (mut fan, _hub) = fan();
+        let (mut fan, _ending) = fan();
         let mut models: BTreeMap<u64, Model> = BTreeMap::new();
         for (number, (what, which)) in steps.into_iter().enumerate() {
             match what {
@@ -106,7 +115,7 @@ proptest! {
 
 #[test]
 fn a_sweep_is_bounded_and_takes_at_least_one() {
-    let (mut fan, _hub) = fan();
+    let (mut fan, _ending) = fan();
     assert!(!fan.begin_sweep());
     let large = Shot { bytes: Bytes::from(vec![0; 2 * SWEEP_BYTES]), key: 0 };
     fan.shots.extend([large.clone(), shot(1), large]);
