@@ -289,8 +289,11 @@ fn each_member_hears_each_publisher_in_order_and_misses_nothing() {
 fn listen_late(policy: SlowPolicy<Bytes>, count: u32) -> (Vec<u32>, u64, Group) {
     const LEN: usize = 16 << 10;
     let group = Group::builder(frames()).policy(policy).queue_max_bytes(256 << 10).build();
-    let (server, events, _) = serve(builder(), &group);
-    let mut client = connect(server.local_addr());
+    // However long it takes to tell them all.
+    let patient = builder().limits(|limits| limits.timeouts.write_stall = None);
+    let (server, events, _) = serve(patient, &group);
+    // A narrow one, so that the system takes no more of it later on.
+    let mut client = connect_narrow(server.local_addr());
     tell(&mut client, "join");
     (0..count).for_each(|number| broadcast(&group, numbered(number, LEN)));
     wait_until("all is fanned out", || group.stats().backlog_bytes == 0);

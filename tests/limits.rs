@@ -189,6 +189,8 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
         ("alarm_cool_down", "1ms to 604800s", |l| l.alarm_cool_down = Duration::ZERO),
         ("backlog", "1 to 65535", |l| l.backlog = 0),
         ("backlog", "1 to 65535", |l| l.backlog = 65_536),
+        ("host_check", "1s to 32400s", |l| l.host_check = Some(Duration::from_millis(999))),
+        ("host_check", "1s to 32400s", |l| l.host_check = Some(Duration::from_secs(32_401))),
         ("accepts_per_turn", "1 to 65536", |l| l.accepts_per_turn = 0),
         ("events_per_turn", "1 to 65536", |l| l.events_per_turn = 65_537),
         ("read_chunk_bytes", "512 to 16777216", |l| l.read_chunk_bytes = 511),

@@ -251,7 +251,8 @@ fn silent_peers_are_given_less_time_in_a_crowd() {
     let server = crowded.listen("127.0.0.1:0", Raw::new(), echoes).start().expect("it starts");
     let mut clients: Vec<_> = (0..10).map(|_| connect(server.local_addr())).collect();
     clients.iter_mut().for_each(|client| echo(client, b"hello"));
-    let now = wait_for("some have gone", &server, |now| now.connections() < 8);
+    // One at least: if that one's time is over before the others', there is no such crowd any more.
+    let now = wait_for("some have gone", &server, |now| now.connections() < 10);
     assert!(now.reactors[0].closed.iter().all(|&(label, _)| label == "idle_timeout"), "{now:?}");
 }
 

@@ -54,7 +54,7 @@ impl Dialer {
     }
 }
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const SOURCES_MAX: u8 = 250;
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ pub(crate) struct Options {
     pub(crate) workers: Option<usize>,
     /// The longest silence that anybody is granted.
     pub(crate) silence_max: Option<Duration>,
+    /// After how much of it the system asks the host.
+    pub(crate) host_check: Option<Duration>,
 }
 
-/// Reads `--addr A --reactors N --workers N --silence-max SECONDS`.
+/// Reads `--addr A --reactors N --workers N --silence-max S --host-check S`.
 pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
     let default = default_addr.parse().expect("the examples' addresses are addresses");
-    let (asked, reactors, workers, silence_max) = (None, None, None, None);
-    let mut options = Options { asked, default, reactors, workers, silence_max };
+    let mut options = Options::none(default);
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -32,9 +33,12 @@ pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
             Long("silence-max") => {
                 options.silence_max = Some(Duration::from_secs(parser.value()?.parse()?));
             }
+            Long("host-check") => {
+                options.host_check = Some(Duration::from_secs(parser.value()?.parse()?));
+            }
             Short('h') | Long("help") => {
                 println!("[--addr {default_addr}] [--reactors N] [--workers N]");
-                println!("[--silence-max SECONDS]");
+                println!("[--silence-max SECONDS] [--host-check SECONDS]");
                 std::process::exit(0);
             }
             Short(_) | Long(_) | Value(_) => return Err(arg.unexpected()),
@@ -44,6 +48,11 @@ pub(crate) fn options(default_addr: &str) -> Result<Options, lexopt::Error> {
 }
 
 impl Options {
+    fn none(default: SocketAddr) -> Self {
+        let (asked, reactors, workers) = (None, None, None);
+        Self { asked, default, reactors, workers, silence_max: None, host_check: None }
+    }
+
     /// Where to listen.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.asked.unwrap_or(self.default)
@@ -63,6 +72,9 @@ impl Options {
                 let Idle::Adaptive { min, factor, .. } = Idle::default() else { return };
                 limits.timeouts.idle = Idle::Adaptive { min: min.min(max), factor, max };
             });
+        }
+        if let Some(silence) = self.host_check {
+            builder = builder.limits(|limits| limits.host_check = Some(silence));
         }
         builder
     }

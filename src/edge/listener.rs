@@ -104,7 +104,7 @@ fn open(
         backlog: limits.backlog,
         reuse_port: placement == Placement::ReusePort,
         only_v6: true,
-        accepted: StreamOptions::default(),
+        accepted: StreamOptions::asking_after(limits.host_check),
     };
     let first = Listener::listen(addr, &options)?;
     // The port may have been left to the system.

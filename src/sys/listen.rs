@@ -59,6 +59,12 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
+    /// The defaults, save that the system asks a peer after so much silence, or not at all.
+    pub(crate) fn asking_after(silence: Option<Duration>) -> Self {
+        let keepalive = silence.map(|idle| Keepalive { idle, ..Keepalive::default() });
+        StreamOptions { keepalive, ..StreamOptions::default() }
+    }
+
     /// Sets the options on `socket`, or on a listener that hands them down.
     ///
     /// # Errors

@@ -145,6 +145,7 @@ fn serve(settings: &str) {
             "write_stall_ms" => builder.limits(|l| l.timeouts.write_stall = Some(time)),
             "linger_ms" => builder.limits(|l| l.timeouts.linger = Some(time)),
             "idle_ms" => builder.limits(|l| l.timeouts.idle = Idle::After(time)),
+            "host_check_ms" => builder.limits(|l| l.host_check = Some(time)),
             "first_frame_ms" => builder.limits(|l| l.timeouts.first_frame = Some(time)),
             "frame_ms" => builder.limits(|l| l.timeouts.frame = Some(time)),
             "drain_spread_ms" => {

@@ -95,6 +95,12 @@ pub struct Limits {
     /// The system's queue of connections that wait to be accepted, per listening socket; the system
     /// may cap it (on Linux at `net.core.somaxconn`). Default: 4,096. Range: 1 to 65,535.
     pub backlog: u32,
+    /// After how much silence of an accepted connection the system asks whether the peer's host is
+    /// still there (TCP keep-alive); without an answer it asks three times, ten seconds apart, and
+    /// reports the connection as broken. It costs two packets and no call of ours; of a million
+    /// silent connections it is 17,000 questions a second by default. `None`: it does not ask.
+    /// Default: 60 s. Range: 1 s to 9 h, in whole seconds.
+    pub host_check: Option<Duration>,
     /// Connections accepted per listener and turn before others get their turn; as many of those
     /// that the program opens itself get on in a turn. Default: 64. Range: 1 to 65,536.
     pub accepts_per_turn: usize,
@@ -202,6 +208,7 @@ impl Limits {
             memory_max: BYTES_MAX,
             evict: Evict::default(),
             backlog: 4_096,
+            host_check: Some(Duration::from_secs(60)),
             accepts_per_turn: 64,
             broadcasts_per_turn: 256,
             events_per_turn: 1_024,
@@ -241,6 +248,10 @@ impl Limits {
         check_time("alarm_cool_down", self.alarm_cool_down, MS..=week)?;
         check("memory_max", self.memory_max, MEMORY_MIN..=MEMORY_MAX)?;
         check("backlog", self.backlog, 1..=65_535)?;
+        if let Some(silence) = self.host_check {
+            let hours = Duration::from_secs(9 * 60 * 60);
+            check_time("host_check", silence, Duration::from_secs(1)..=hours)?;
+        }
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("broadcasts_per_turn", self.broadcasts_per_turn, 1..=65_536)?;
         check("events_per_turn", self.events_per_turn, 1..=65_536)?;
