@@ -5,9 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::common::{
-    connect, connect_narrow, echo, ends_in_reset, pattern, pause, read_all, reset, try_connect,
+    connect, connect_narrow, echo, ends_in_reset, frame, pattern, pause, read_all, read_frame,
+    reset, try_connect,
 };
 use crate::dice::Dice;
+use crate::errands::{FETCH, JOIN, LATER, ROOMS, TELL, WORK};
 use crate::server::{BLOCK, PANIC, Server};
 
 /// Where clients find what they want.
@@ -15,6 +17,7 @@ use crate::server::{BLOCK, PANIC, Server};
 pub(crate) struct Places {
     echo: SocketAddr,
     rough: SocketAddr,
+    errands: SocketAddr,
     /// The server that only echoes, over a bad network.
     bad: SocketAddr,
 }
@@ -35,26 +38,31 @@ pub(crate) struct Done {
 
 impl Places {
     pub(crate) fn of(server: &Server, bad: SocketAddr) -> Self {
-        Self { echo: server.echo, rough: server.rough, bad }
+        Self { echo: server.echo, rough: server.rough, errands: server.errands, bad }
     }
 
     /// One client that nobody disturbs.
     pub(crate) fn be_polite(&self, dice: &mut Dice, done: &mut Done) {
-        match dice.below(4) {
+        match dice.below(6) {
             0 => chat(self.echo, dice),
             1 => half_close(self.echo, dice),
             2 => read_slowly(self.echo, dice),
-            _ => ask_to_block(self.rough, dice),
+            3 => ask_to_block(self.rough, dice),
+            4 => run_errands(self.errands, dice),
+            _ => talk_in_a_room(self.errands, dice),
         }
         done.whole += 1;
     }
 
     /// One client that is a nuisance.
     pub(crate) fn be_rude(&self, dice: &mut Dice, done: &mut Done) {
-        match dice.below(4) {
+        match dice.below(7) {
             0 => drop(connect(self.echo)),
             1 => reset(connect(self.echo)),
             2 => reset_midway(self.echo, dice),
+            3 => leave_errands_behind(self.errands, dice),
+            4 => join_and_not_listen(self.errands, dice),
+            5 => hoard(self.echo, dice),
             _ => {
                 done.panics += 1;
                 ask_to_panic(self.rough, dice);
@@ -153,4 +161,97 @@ fn exchange(client: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         have += count;
     }
     Ok(())
+}
+
+/// Work that takes its time, all of it under way at once; each piece comes back whole.
+fn run_errands(addr: SocketAddr, dice: &mut Dice) {
+    let mut client = connect(addr);
+    let mut due = Vec::new();
+    for number in 0..1 + dice.below(6) {
+        let mut answer = vec![u8::try_from(number).expect("a few")];
+        answer.extend(pattern(dice.below(2_000), dice.next()));
+        client.write_all(&errand(dice, &answer)).expect("the server reads");
+        due.push(answer);
+    }
+    while !due.is_empty() {
+        let answer = read_frame(&mut client).expect("the server answers");
+        let at = due.iter().position(|wanted| *wanted == answer).expect("not what was asked for");
+        due.swap_remove(at);
+    }
+    client.shutdown(Shutdown::Write).expect("finish");
+    assert_eq!(read_all(&mut client), b"", "more than was asked for");
+}
+
+fn errand(dice: &mut Dice, rest: &[u8]) -> Vec<u8> {
+    let kind = [LATER, WORK, FETCH][dice.below(3)];
+    let time = u8::try_from(dice.below(20)).expect("a few milliseconds");
+    frame(&[&[kind, time], rest].concat())
+}
+
+/// Two members hear all that one of them says, in order, whatever others say in between.
+fn talk_in_a_room(addr: SocketAddr, dice: &mut Dice) {
+    let room = u8::try_from(dice.below(ROOMS.into())).expect("a few rooms");
+    let mut members = [join(addr, room), join(addr, room)];
+    let name = dice.next().to_be_bytes();
+    for number in 0..1 + dice.below(20) {
+        let number = u32::try_from(number).expect("a few").to_be_bytes();
+        let said = [&name[..], &number, &pattern(dice.below(300), dice.next())].concat();
+        let order = frame(&[&[TELL, 0], &said[..]].concat());
+        members[0].write_all(&order).expect("the server reads");
+        for member in &mut members {
+            // What comes next from this one is what was said last.
+            loop {
+                let heard = read_frame(member).expect("it is told");
+                if heard.starts_with(&name) {
+                    assert!(heard == said, "not what was said");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn join(addr: SocketAddr, room: u8) -> TcpStream {
+    let mut client = connect(addr);
+    client.write_all(&frame(&[JOIN, room])).expect("the server reads");
+    assert_eq!(read_frame(&mut client).expect("an answer"), b"joined");
+    client
+}
+
+fn leave_errands_behind(addr: SocketAddr, dice: &mut Dice) {
+    let mut client = connect(addr);
+    for _ in 0..1 + dice.below(6) {
+        let rest = pattern(dice.below(2_000), dice.next());
+        client.write_all(&errand(dice, &rest)).expect("the server reads");
+    }
+    if dice.one_in(2) { reset(client) } else { drop(client) }
+}
+
+/// Says much in a room and hears nothing.
+fn join_and_not_listen(addr: SocketAddr, dice: &mut Dice) {
+    let mut client = connect_narrow(addr);
+    let room = u8::try_from(dice.below(ROOMS.into())).expect("a few rooms");
+    client.write_all(&frame(&[JOIN, room])).expect("the server reads");
+    for _ in 0..dice.below(60) {
+        let said = [&[TELL, 0], &pattern(1_000, dice.next())[..]].concat();
+        // It may have been given up for being so far behind.
+        if client.write_all(&frame(&said)).is_err() {
+            return;
+        }
+    }
+    pause(Duration::from_millis(dice.below(50) as u64));
+    if dice.one_in(2) { reset(client) } else { drop(client) }
+}
+
+/// Has the server hold as much as it will, for a while.
+fn hoard(addr: SocketAddr, dice: &mut Dice) {
+    let mut client = connect_narrow(addr);
+    client.set_nonblocking(true).expect("an option");
+    let bytes = pattern(64 << 10, dice.next());
+    for _ in 0..40 {
+        if client.write(&bytes).is_err() {
+            pause(Duration::from_millis(1));
+        }
+    }
+    reset(client);
 }

@@ -13,6 +13,8 @@ mod common;
 #[cfg(test)]
 mod dice;
 #[cfg(test)]
+mod errands;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod server;
@@ -21,7 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use clients::{Done, Places};
-use common::{now, wait_until};
+use common::{now, pause, wait_until};
 use dice::Dice;
 use proxy::Proxy;
 use server::{Server, WORKERS_MAX};
@@ -34,6 +36,8 @@ const FAR: u64 = 4;
 const ROUNDS_MIN: u64 = 20;
 /// What the allocator may keep more than after the first part: for other sizes in other threads.
 const KEPT_MAX_BYTES: usize = 4 << 20;
+/// Buffers that the pools of the two reactors keep.
+const RETAINED_MAX: u64 = 2 * 64;
 
 /// Lets all kinds of clients loose for a time, and waits until the last one is done.
 fn load(places: Places, time: Duration, dice: &mut Dice) -> Done {
@@ -71,7 +75,19 @@ fn settle(server: &mut Server) -> std::collections::HashMap<String, u64> {
     let mut figures = server.snapshot();
     wait_until("every connection has ended", || {
         figures = server.snapshot();
-        let left = ["connections", "admitted", "leased", "held", "timers"];
+        let left = [
+            "connections",
+            "admitted",
+            "leased",
+            "held",
+            "timers",
+            "connecting",
+            "jobs_waiting",
+            "output",
+            "partial",
+            "mailed",
+            "members",
+        ];
         figures["opened"] == figures["closed"] && left.iter().all(|name| figures[*name] == 0)
     });
     figures
@@ -103,12 +119,22 @@ fn mixed_load_with_faults_disturbs_nobody_else_and_leaves_nothing() {
     let figures = settle(&mut server);
     let after = server.usage();
 
+    // At rest it sleeps: a few turns to answer this, and no others.
+    let turns = server.snapshot()["turns"];
+    pause(Duration::from_secs(1));
+    let turns = server.snapshot()["turns"] - turns;
+    assert!(turns <= 10, "{turns} turns while nothing happens");
+
     println!("{first:?}\n{second:?}\n{figures:?}\n{fresh:?}\n{before:?}\n{after:?}");
     assert_eq!(figures["panics"], first.panics + second.panics);
     assert_eq!(after.descriptors, fresh.descriptors, "descriptors");
     assert!(after.threads <= fresh.threads + WORKERS_MAX, "{} threads", after.threads);
     let kept = after.resident_bytes.saturating_sub(before.resident_bytes);
     assert!(kept <= KEPT_MAX_BYTES, "{kept} bytes more than before");
+    for used in ["jobs_finished", "broadcasts", "dialed"] {
+        assert!(figures[used] > 0, "there was no {used}");
+    }
+    assert!(figures["retained"] <= RETAINED_MAX, "{} buffers are kept", figures["retained"]);
     assert!(second.whole > 0 && second.bad > second.cut && second.cut > 0, "{second:?}");
     let report = server.stop();
     assert_eq!((report["opened"], report["stuck"]), (report["closed"], 0));

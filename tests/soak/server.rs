@@ -5,18 +5,22 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use switchboard::control::{ReactorSnapshot, Snapshot};
 use switchboard::{Context, Handler, Outcome, Raw, handler_fn};
 
-use crate::common::{PLANTED, builder, hush, pause, sum};
+use crate::common::{PLANTED, builder, frames, hush, pause, sum};
+use crate::errands::{Common, Errands};
 
 /// Tells the process that it is the server.
 const ROLE: &str = "SWITCHBOARD_SOAK_SERVER";
 /// Threads that the pool may grow to.
 pub(crate) const WORKERS_MAX: usize = 12;
+/// Far more than all clients need, far less than they could make it hold.
+const MEMORY_MAX: usize = 64 << 20;
 
 /// What a client may ask of the second listener with the first byte of a message.
 pub(crate) const PANIC: u8 = b'p';
@@ -43,18 +47,27 @@ pub(crate) fn was_the_server() -> bool {
         return false;
     }
     hush();
+    let common = Common::new();
+    let its = Arc::clone(&common);
     let server = builder()
         .workers_max(WORKERS_MAX)
-        .limits(|limits| limits.timeouts.linger = Some(Duration::from_millis(500)))
+        .limits(|limits| {
+            limits.timeouts.linger = Some(Duration::from_millis(500));
+            limits.memory_max = MEMORY_MAX;
+        })
         .listen("127.0.0.1:0", Raw::new(), |_| handler_fn(|cx, bytes| cx.send(bytes)))
         .listen("127.0.0.1:0", Raw::new(), |_| Rough)
+        .listen("127.0.0.1:0", frames(), move |_| Errands::new(&its))
         .start()
         .expect("the server starts");
-    say(&format!("{} {}", server.local_addrs()[0], server.local_addrs()[1]));
+    let addrs = server.local_addrs();
+    let known = common.control.set((server.control(), addrs[0])).is_ok();
+    assert!(known, "it was not known before");
+    say(&format!("{} {} {}", addrs[0], addrs[1], addrs[2]));
     // The end of input means stop, and also that the test is gone.
     for line in io::stdin().lock().lines() {
         assert_eq!(line.expect("a line"), "snapshot");
-        say(&figures(&server.snapshot()));
+        say(&format!("{} members={}", figures(&server.snapshot()), common.members()));
     }
     let report = server.stop();
     let (ended, stuck) = (report.closed_count(), report.stuck);
@@ -67,7 +80,8 @@ fn figures(snapshot: &Snapshot) -> String {
     let closed: u64 = snapshot.reactors.iter().flat_map(|r| &r.closed).map(|(_, n)| n).sum();
     format!(
         "connections={} admitted={} opened={} closed={closed} panics={} leased={} held={} \
-         timers={}",
+         timers={} connecting={} jobs_waiting={} jobs_finished={} broadcasts={} dialed={} turns={} \
+         retained={} output={} partial={} mailed={}",
         snapshot.connections(),
         snapshot.admitted,
         snapshot.opened(),
@@ -75,6 +89,16 @@ fn figures(snapshot: &Snapshot) -> String {
         total(|reactor| reactor.buffers_leased),
         total(|reactor| reactor.held_bytes),
         total(|reactor| reactor.timers),
+        snapshot.connecting(),
+        snapshot.jobs_waiting,
+        snapshot.jobs_finished,
+        sum(snapshot, |reactor| reactor.broadcasts),
+        sum(snapshot, |reactor| reactor.dialed),
+        sum(snapshot, |reactor| reactor.turns),
+        total(|reactor| reactor.buffers_retained),
+        snapshot.memory.output,
+        snapshot.memory.partial_frames,
+        snapshot.memory.mailboxes,
     )
 }
 
@@ -89,9 +113,10 @@ pub(crate) struct Server {
     child: Child,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
-    /// The listener that only echoes, and the one that does as it is told.
+    /// The listener that only echoes, the one that panics and blocks, the one that runs errands.
     pub(crate) echo: SocketAddr,
     pub(crate) rough: SocketAddr,
+    pub(crate) errands: SocketAddr,
 }
 
 /// What the process takes of the machine.
@@ -113,8 +138,9 @@ impl Server {
         let mut answers = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let ready = next(&mut answers);
         let mut addrs = ready.split(' ').map(|addr| addr.parse().expect("an address"));
-        let [echo, rough] = [addrs.next(), addrs.next()].map(|addr| addr.expect("two listeners"));
-        Self { child, orders, answers, echo, rough }
+        let [echo, rough, errands] =
+            [addrs.next(), addrs.next(), addrs.next()].map(|addr| addr.expect("three listeners"));
+        Self { child, orders, answers, echo, rough, errands }
     }
 
     pub(crate) fn snapshot(&mut self) -> HashMap<String, u64> {
