@@ -4,7 +4,8 @@
 # Runs the behavioural suite, which docs/platforms/suite.txt names, and the unit tests on platforms;
 # stores what came of each test in docs/platforms/PLATFORM.txt, and makes docs/platforms.md of all
 # that is stored there. But for the first three it needs Debian, as root, and installs its packages.
-# LIMIT: seconds that one file of tests may take.
+# LIMIT: seconds that one file of tests may take. AREAS: those to run, "unit" among them, where not
+# all are; what is stored of the others stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never
@@ -26,7 +27,7 @@ choose() {
         aarch64) target=aarch64-unknown-linux-gnu && cross arm64 && emulated aarch64 ;;
         s390x) target=s390x-unknown-linux-gnu && cross s390x && emulated s390x ;;
         windows)
-            target=x86_64-pc-windows-gnu && cross win
+            target=x86_64-pc-windows-gnu && cross win && slow
             export WINE_TIMEOUT=$limit
             how="$(/usr/lib/wine/wine64 --version | sed 's/^wine-\([0-9.]*\).*/Wine \1/'), not Windows itself"
             ;;
@@ -42,10 +43,13 @@ cross() {
     .ci/xsetup.sh base "$1"
     rust=$(/usr/bin/rustc --version | cut -d' ' -f2) cargo=(.ci/xcargo.sh "$target")
 }
-emulated() { # ten times slower: fewer random cases, more patience
+emulated() {
+    slow
     how="qemu-user $("qemu-$1-static" --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')"
+}
+slow() { # ten times slower: fewer random cases, more patience
     cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 "${cargo[@]}") limit=${LIMIT:-900}
-    extra=" with fewer random cases"
+    extra=", with fewer random cases"
 }
 
 # Every test that the file has and what became of it: ok, FAILED, left-out with what the test says
@@ -58,35 +62,65 @@ results() {
          NR == FNR && $1 == "test" && / (ok|FAILED)$/ { came[$2] = $NF }
          NR != FNR { print ($1 in came) ? came[$1] : "unfinished", $1 why[$1] }' \
         "$scratch/output" "$scratch/list"
-    grep -q '^test result: ok' "$scratch/output" || cp "$scratch/output" "$kept/$platform-${*: -1}.log"
+    grep -q '^test result: ok' "$scratch/output" || cp "$scratch/output" "$kept/$platform$*.log"
 }
 
-scratch=$(mktemp -d) kept=${CARGO_TARGET_DIR:-target}/platforms
+# The areas that the platform does not leave out, of those that are wanted; `unit` are the unit tests.
+areas() {
+    awk -v here="$1" -v wanted=" ${AREAS:-} " -F' *[|] *' '
+        /^without / && ($1 " ") ~ " " here " " { left_out[$2] }
+        /^area / { sub("area ", "", $1); areas[++count] = $1 }
+        END {
+            areas[++count] = "unit"
+            for (i = 1; i <= count; i++)
+                if (!(areas[i] in left_out) && (wanted == "  " || wanted ~ " " areas[i] " "))
+                    print areas[i]
+        }' "$suite"
+}
+
+# Of the unit tests a count for each room, and the names of those that did not pass.
+counted() {
+    awk '{ split($2, path, "::"); all[path[3]]++; passed[path[3]] += $1 == "ok" }
+        $1 != "ok" { print }
+        END { for (room in all) print "passed", "unit::" room, passed[room], all[room] }'
+}
+
+# Puts what comes in the place of what is stored of an area.
+put() {
+    {
+        facts
+        { grep -vE "^(target|how|date|commit) |^[^ ]+ $1::" "$stored" || true; cat; } | LC_ALL=C sort -k2
+    } > "$scratch/stored"
+    mv "$scratch/stored" "$stored"
+}
+
+facts() {
+    echo "target $target"
+    echo "how $how$extra; Rust $rust"
+    echo "date $(date -u +%F)"
+    echo "commit $commit"
+}
+
+scratch=$(mktemp -d) kept=target/platforms
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$kept"
+commit=$(git rev-parse --short=9 HEAD)
+git diff --quiet HEAD -- src tests Cargo.toml || commit+=" and changes"
 for platform in "$@"; do
     choose "$platform"
-    areas=$(awk -v here="$platform" -F' *[|] *' '
-        /^without / && (" " $1 " ") ~ " " here " " { left_out[$2] }
-        /^area / { sub("area ", "", $1); areas[++count] = $1 }
-        END { for (i = 1; i <= count; i++) if (!(areas[i] in left_out)) print areas[i] }' "$suite")
-    # shellcheck disable=SC2046 # words on purpose
-    "${cargo[@]}" test --quiet --no-run --lib $(printf -- '--test %s ' $areas)
-    {
-        echo "target $target"
-        echo "how $how$extra; Rust $rust"
-        echo "date $(date -u +%F)"
-        echo "commit $(git rev-parse --short=9 HEAD)$(git diff --quiet HEAD -- src tests Cargo.toml || echo ' and changes')"
-        for area in $areas; do results --test "$area" | sed "s/ / $area::/" | LC_ALL=C sort -k2; done
-        # Of the unit tests a count of each room, and the names of those that did not pass.
-        results --lib | awk '{ split($2, path, "::"); all[path[1]]++; passed[path[1]] += $1 == "ok" }
-            $1 != "ok" { sub(" ", " unit::"); print }
-            END { for (room in all) print "passed", "unit::" room, passed[room], all[room] }' |
-            LC_ALL=C sort -k2
-    } > "$scratch/$platform.txt"
-    mv "$scratch/$platform.txt" docs/platforms/
+    stored=docs/platforms/$platform.txt
+    [ -n "${AREAS:-}" ] || : > "$stored"
+    touch "$stored"
+    mapfile -t files < <(areas "$platform" | sed 's/^/--test=/; s/^--test=unit$/--lib/')
+    "${cargo[@]}" test --quiet --no-run "${files[@]}"
+    for file in "${files[@]}"; do
+        case $file in
+            --lib) results --lib | sed 's/ / unit::/' | counted | put unit ;;
+            *) area=${file#--test=} && results "$file" | sed "s/ / $area::/" | put "$area" ;;
+        esac
+    done
     awk -v platform="$platform" '$1 == "ok" { ok++ } $1 == "passed" { ok += $3 }
         $1 == "FAILED" || $1 == "unfinished" { print platform ":", $0; bad++ }
-        END { print platform ":", ok + 0, "passed,", bad + 0, "did not" }' "docs/platforms/$platform.txt"
+        END { print platform ":", ok + 0, "passed,", bad + 0, "did not" }' "$stored"
 done
 SWITCHBOARD_UPDATE_DOCS=1 cargo test --quiet --test platforms > /dev/null

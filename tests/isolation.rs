@@ -5,12 +5,14 @@ mod common;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use common::{
-    Call, Gate, Journal, PATIENCE, builder, by_default, connect, echo, now, pause, serve, sum,
-    wait_for,
+    Call, Gate, Journal, PATIENCE, builder, by_default, connect, echo, now, serve, sum, wait_for,
 };
 use switchboard::config::{Placement, Scheduling};
 use switchboard::{Builder, Error, Raw, Server};
@@ -188,17 +190,20 @@ fn least_loaded_balances_to_within_one_connection() {
 }
 
 /// Keeps a core busy for some tens of microseconds.
-fn burn() {
+fn burn(micros: u64) {
     let begun = now();
-    while begun.elapsed().as_micros() < 60 {
+    while begun.elapsed() < Duration::from_micros(micros) {
         black_box((0..100u64).sum::<u64>());
     }
 }
 
 #[test]
 fn idle_threads_help_a_reactor_whose_handlers_burn_cpu() {
-    let (server, _journal) = serve(one_reactor(), Raw::new(), |cx, call| {
-        burn();
+    // More and more of the time, until it is most of it, however slow the system's calls are.
+    let burned = Arc::new(AtomicU64::new(60));
+    let its = burned.clone();
+    let (server, _journal) = serve(one_reactor(), Raw::new(), move |cx, call| {
+        burn(its.load(SeqCst));
         by_default(cx, call)
     });
     let mut clients: Vec<_> = (0..64).map(|_| connect(server.local_addr())).collect();
@@ -209,7 +214,7 @@ fn idle_threads_help_a_reactor_whose_handlers_burn_cpu() {
             clients.iter_mut().for_each(|client| client.write_all(b"work").expect("write"));
             clients.iter_mut().for_each(|client| expect_echo(client, b"work"));
         }
-        pause(std::time::Duration::from_micros(1));
+        burned.store(10_000.min(2 * burned.load(SeqCst)), SeqCst);
     }
     // What was stolen was served as well as all else.
     clients.iter_mut().for_each(|client| echo(client, b"still"));

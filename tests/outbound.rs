@@ -317,14 +317,14 @@ fn permits_are_exactly_restored_after_many_attempts_of_all_kinds() {
             _ => control.connect((&*label, 1), Raw::new(), |_| ear().0),
         })
         .collect();
-    let (mut opened, mut failed) = (Vec::new(), 0);
-    for attempt in attempts {
+    let (mut opened, mut failed) = (Vec::new(), Vec::new());
+    for (number, attempt) in attempts.into_iter().enumerate() {
         match wait(attempt) {
             Ok(handle) => opened.push(handle),
-            Err(_) => failed += 1,
+            Err(error) => failed.push(format!("{number}: {error}")),
         }
     }
-    assert!(opened.len() >= 200 && failed >= 200, "{} opened, {failed} failed", opened.len());
+    assert!(opened.len() >= 200 && failed.len() >= 200, "{} opened; {failed:#?}", opened.len());
     let count = opened.len();
     wait_for("each has its permit", &client, |s| s.admitted == count && s.connecting() == 0);
     opened.iter().for_each(Handle::abort);

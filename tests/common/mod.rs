@@ -17,7 +17,7 @@ use switchboard::control::Snapshot;
 use switchboard::{Builder, CloseReason, Codec, Context, Handler, LengthPrefixed, Outcome, Server};
 
 /// After this a test gives up waiting: far longer than anything takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a handler says that is made to panic.
 pub(crate) const PLANTED: &str = "a planted panic";
