@@ -149,6 +149,13 @@ fn group() -> Group {
     Group::new(Raw::new())
 }
 
+/// Like `model`, for what would take minutes with three preemptions.
+fn few_preemptions(check: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(2).min(2));
+    builder.check(check);
+}
+
 /// All have left: nothing of the group is left in any reactor.
 fn assert_over(group: &Group) {
     assert!(group.hub.roll.all().is_empty(), "a seat is left");
@@ -156,10 +163,7 @@ fn assert_over(group: &Group) {
 
 #[test]
 fn who_stays_is_told_all_in_order_while_another_leaves() {
-    // Three preemptions would take minutes.
-    let mut builder = Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.unwrap_or(2).min(2));
-    builder.check(|| {
+    few_preemptions(|| {
         let (desk, group) = (Desk::new(), group());
         let (stays, leaves) = (desk.connection(1), desk.connection(2));
         stays.join(&group);
@@ -315,5 +319,38 @@ fn a_reactor_ends_while_it_is_joined() {
         assert_eq!(group.stats().backlog_bytes, 0);
         desk.connection(3).join(&group);
         assert_over(&group);
+    });
+}
+
+#[test]
+fn two_reactors_are_told_the_same_while_one_loses_its_members() {
+    few_preemptions(|| {
+        let (desks, group) = ([Desk::new(), Desk::new()], group());
+        let (stays, leaves) = (desks[0].connection(1), desks[1].connection(2));
+        stays.join(&group);
+        leaves.join(&group);
+        let publisher = {
+            let (desks, group) = (desks.clone(), group.clone());
+            thread::spawn(move || {
+                group.broadcast("1").expect("there is room");
+                desks.iter().for_each(|desk| desk.end());
+            })
+        };
+        let other = {
+            let desk = Arc::clone(&desks[1]);
+            thread::spawn(move || {
+                let mut reader = Reader::of(&desk);
+                reader.read(1);
+                reader
+            })
+        };
+        leaves.leave(&group);
+        let mut reader = Reader::of(&desks[0]);
+        reader.read(1);
+        publisher.join().expect("it does not panic");
+        let other = other.join().expect("it does not panic");
+        assert_eq!(reader.told(&stays), ["1"]);
+        assert!(other.told(&leaves).len() <= 1);
+        assert_eq!(group.stats().backlog_bytes, 0);
     });
 }
