@@ -71,13 +71,20 @@ others=$(tail -n +2 <<<"$objects" | sed 's/^/--object=/')
     >"$out/lcov.info"
 
 # Rooms, and each file's lines up to its tests.
-awk -v root="$root/src/" -v uncovered="$out/uncovered.txt" '
+awk -v root="$root/src/" -v uncovered="$out/uncovered.txt" -v what="$what" '
     function close_file() {
         if (room == "") return
         all[room] += lines; run[room] += hit
-        if (lines >= 10) printf "%5.1f %4d of %4d  %s\n", 100 * hit / lines, hit, lines, name > files
+        folder = room "/" parts[2]
+        if (parts[3] != "") { all[folder] += lines; run[folder] += hit; folders[folder] }
+        # What fuzzing does not reach at all is not meant to be reached.
+        if (lines >= 10 && (hit > 0 || !fuzzing))
+            printf "%5.1f %4d of %4d  %s\n", 100 * hit / lines, hit, lines, name > files
     }
-    BEGIN { files = uncovered ".files"; printf "" > files; printf "" > uncovered }
+    function row(name, shown) {
+        return sprintf("%-17s %8d %8d %7.1f", shown, all[name], run[name], 100 * run[name] / all[name])
+    }
+    BEGIN { fuzzing = what == "fuzz"; files = uncovered ".files"; printf "" > files; printf "" > uncovered }
     /^SF:/ {
         room = ""
         path = substr($0, 4)
@@ -85,6 +92,7 @@ awk -v root="$root/src/" -v uncovered="$out/uncovered.txt" '
         name = substr(path, length(root) + 1)
         split(name, parts, "/")
         room = parts[1]
+        if (!(3 in parts)) parts[3] = ""
         lines = hit = 0
         cut = 1e9; number = 0; marked = 0
         while ((getline text < path) > 0) {
@@ -104,14 +112,19 @@ awk -v root="$root/src/" -v uncovered="$out/uncovered.txt" '
     /^end_of_record/ { close_file() }
     END {
         count = split("words parts core sys engine edge front", order, " ")
-        printf "%-8s %8s %8s %7s\n", "room", "lines", "run", "%"
+        printf "%-17s %8s %8s %7s\n", "room", "lines", "run", "%"
         for (i = 1; i <= count; i++) {
             room = order[i]
             if (!all[room]) continue
-            printf "%-8s %8d %8d %7.1f\n", room, all[room], run[room], 100 * run[room] / all[room]
-            total += all[room]; reached += run[room]
+            print row(room, room)
+            fflush()
+            for (folder in folders)
+                if (index(folder, room "/") == 1 && run[folder] > 0)
+                    print row(folder, "  " folder) | "sort"
+            close("sort")
+            all["all"] += all[room]; run["all"] += run[room]
         }
-        printf "%-8s %8d %8d %7.1f\n", "all", total, reached, 100 * reached / total
+        print row("all", "all")
     }' "$out/lcov.info"
 echo
 echo "least of these files (%, lines):"

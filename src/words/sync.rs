@@ -1,9 +1,15 @@
-//! Locks, atomics and threads: std's in the real build, loom's under `--cfg loom`.
+//! Locks, atomics and threads: std's in the real build, loom's under `--cfg loom`, and Shuttle's
+//! under `--cfg loom --cfg shuttle`: the same parts of the crate, another checker.
 
-/// Std's in both builds: nothing of ours depends on the order in which references are dropped,
+/// Std's in all builds: nothing of ours depends on the order in which references are dropped,
 /// and loom's would only multiply what its models have to explore.
 pub(crate) use std::sync::Arc;
 
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread,
+};
 #[cfg(not(loom))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(loom))]
@@ -15,7 +21,7 @@ use std::sync::TryLockError;
 #[cfg(loom)]
 pub(crate) use loom_try_lock::TryLockGuard;
 
-#[cfg(loom)]
+#[cfg(all(loom, not(shuttle)))]
 pub(crate) use loom::{
     sync::{Condvar, Mutex, MutexGuard, atomic},
     thread,
@@ -126,7 +132,7 @@ mod loom_try_lock {
 pub(crate) fn pause() {
     // A failed look has no effect, so that every run with one has its equal without: loom need not
     // explore beyond it. It would do so for ever, for it does not know that spinning is fair.
-    #[cfg(loom)]
+    #[cfg(all(loom, not(shuttle)))]
     loom::skip_branch();
     thread::yield_now();
 }
