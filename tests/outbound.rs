@@ -554,3 +554,56 @@ fn a_handler_that_cannot_be_made_is_tried_again_too() {
     client.stop();
     server.stop();
 }
+
+/// Sets a timer, and then makes way for a [`Second`].
+struct First(Sender<&'static str>);
+
+struct Second(Sender<&'static str>);
+
+impl Handler for First {
+    fn on_open(&mut self, cx: &mut Context) -> Outcome {
+        Ok(cx.set_timer(0, Duration::from_millis(1))?)
+    }
+
+    fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context, _: u64) -> Outcome {
+        self.0.send("timer")?;
+        cx.switch(Raw::new(), Second(self.0.clone()));
+        Ok(())
+    }
+}
+
+impl Handler for Second {
+    fn on_open(&mut self, _: &mut Context) -> Outcome {
+        Ok(self.0.send("second")?)
+    }
+
+    fn on_frame(&mut self, _: &mut Context, _: BytesMut) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_handler_that_is_made_again_hears_its_timers_and_may_be_replaced() {
+    let (server, client) = (echo_server(), client());
+    let (sender, words) = channel();
+    let (options, events) = told(quick());
+    let control = client.control();
+    let make = move |_| First(sender.clone());
+    let connection = control.reconnect(options, server.local_addr(), Raw::new(), make);
+    assert_eq!([next(&events), next(&events)], ["connecting", "connected"]);
+    assert_eq!([next(&words), next(&words)], ["timer", "second"]);
+    let handle = connection.handle().expect("it is open");
+    let visit = |second: &mut Second, _: &mut Context| Ok(second.0.send("visit")?);
+    handle.run(visit).unwrap_or_else(|error| panic!("refused: {error}"));
+    assert_eq!(next(&words), "visit");
+    assert_eq!(connection.state(), ReconnectState::Connected);
+    connection.stop();
+    // No other one was made meanwhile.
+    assert_eq!([next(&events), next(&events)], ["stopped", "closed"]);
+    client.stop();
+    server.stop();
+}

@@ -167,7 +167,7 @@ impl Connection {
     fn next_timer(&self) -> Time {
         let timers = self.rare().timers.as_ref();
         let forgets = cfg!(switchboard_sim_mutant = "timer_lost");
-        let timers = timers.filter(|timers| !forgets || timers.iter().count() < 2);
+        let timers = timers.filter(|timers| !forgets || timers.due_count(Time::NEVER) < 2);
         timers.map_or(Time::NEVER, |timers| timers.next_due())
     }
 

@@ -294,11 +294,7 @@ impl<C: Codec<Frame: Send> + Clone + Sync, K: Kernel> Stock<C, K> {
         lock(&self.state).shelf.give_up(waiter)
     }
 
-    fn wait_for_grant(
-        &self,
-        waiter: u64,
-        deadline: Time,
-    ) -> Result<Grant<Line<C>>, CheckoutError> {
+    fn wait_for_grant(&self, waiter: u64, deadline: Time) -> Result<Grant<Line<C>>, CheckoutError> {
         let mut state = lock(&self.state);
         loop {
             if let Some(granted) = state.look(waiter) {

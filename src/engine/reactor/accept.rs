@@ -198,6 +198,8 @@ impl<K: Kernel> Reactor<K> {
     /// Makes the record of a new connection and the job that opens it.
     fn adopt(&mut self, newcomer: Newcomer<K>) -> Option<Box<Job>> {
         let Newcomer { stream, peer, via, permit } = newcomer;
+        // What it is given time for begins now, though handlers have run since the turn began.
+        self.io.look_at_clock();
         let eager = self.io.habits[via.index()].is_eager();
         let factory = Arc::clone(&self.doors[via.index()].factory);
         let keepalive = self.io.priors[via.index()].open();

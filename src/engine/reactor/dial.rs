@@ -325,6 +325,8 @@ impl<K: Kernel> Reactor<K> {
         let Trial { addr, stream, permit, hung_up, .. } = won;
         self.close_trials(&mut dialing);
         let Dialing { factory, answer, .. } = dialing;
+        // As for one that comes in.
+        self.io.look_at_clock();
         let now = self.io.now;
         // The number after those of the listeners.
         let door = self.io.common.admission.outbound();

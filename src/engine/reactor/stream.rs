@@ -180,9 +180,14 @@ impl<K: Kernel> Io<K> {
     pub(super) fn tick(&mut self) {
         self.ticks += 1;
         if self.ticks >= TICKS {
-            self.ticks = 0;
-            self.now = self.kernel.now();
+            self.look_at_clock();
         }
+    }
+
+    /// Reads the time in the middle of a turn.
+    pub(super) fn look_at_clock(&mut self) {
+        self.ticks = 0;
+        self.now = self.kernel.now();
     }
 
     /// Puts a connection at the end of the ready list, unless it stands there.

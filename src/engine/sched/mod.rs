@@ -38,7 +38,10 @@ use std::time::Duration;
 use crate::words::sync::Arc;
 
 #[cfg(all(any(test, feature = "sim"), not(loom)))]
-pub(crate) use {drive::{Driver, Stage, Where}, lease::Ticket};
+pub(crate) use {
+    drive::{Driver, Stage, Where},
+    lease::Ticket,
+};
 #[cfg(not(loom))]
 pub(crate) use {
     port::{Port, SideDoor},

@@ -197,7 +197,7 @@ impl App {
             let mut net = lock(&self.net);
             net.note(Note::Callback(id, call));
             let faults = &net.faults;
-            (faults.panic, faults.fail, faults.stall, faults.delay)
+            (faults.panic, faults.fail, faults.stall, faults.stall_max)
         };
         let life = book.life(id);
         let late = life.dropped > life.switched || (life.closed > 0 && call != "drop");

@@ -29,8 +29,8 @@ pub(super) struct Watchman {
 
 impl<const DRAINS: bool> World<'_, DRAINS> {
     /// No reactor lies unattended beyond the patience. While the system stops threads, starts none
-    /// or keeps the sentinel from looking, that is nobody's fault; nor is it while all threads there
-    /// may be are in handlers that take their time.
+    /// or keeps the sentinel from looking, that is nobody's fault; nor is it while all threads that
+    /// there may be are in handlers that take their time.
     pub(super) fn check_attended(&mut self) -> Result<(), String> {
         if !self.driver.has_sentinel() {
             return Ok(());
@@ -76,7 +76,9 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         for (id, life) in book.lives.iter().enumerate().filter(|(_, life)| hears(life)) {
             let overdue = life.timers.values().find(|&&at| next > at + OVERSLEPT);
             if let Some(at) = overdue {
-                return Err(format!("a timer of socket {id} that was due at {at:?} is lost: {life:?}"));
+                return Err(format!(
+                    "a timer of socket {id} that was due at {at:?} is lost: {life:?}"
+                ));
             }
         }
         Ok(())
@@ -85,7 +87,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
     /// Whether what went wrong is over, and so are the stalls that came of it.
     pub(super) fn is_settled(&self) -> bool {
         let now = lock(self.net).now;
-        self.phase != Phase::Storm && now > self.calm_at + self.plan.faults.delay * 8
+        self.phase != Phase::Storm && now > self.calm_at + self.plan.faults.stall_max * 8
     }
 
     /// Nobody has anything to do until `next`. When nothing goes wrong any more, and unless rates

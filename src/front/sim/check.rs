@@ -113,6 +113,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             .filter(|client| client.end.is_none())
             .map(|client| client.socket)
             .collect();
+        let guests = self.guests.iter().filter(|guest| !guest.has_left());
+        let waiting: Vec<_> = waiting.into_iter().chain(guests.map(|guest| guest.socket)).collect();
         let phase = self.phase;
         format!("{phase:?}: nothing moves, but clients {waiting:?} wait; {:?}", self.driver)
     }

@@ -119,7 +119,7 @@ fn is_fair_wait(plan: &Plan, life: &Life, facts: &Facts, allowed: Option<Duratio
     let (Some(accepted), Some(closed)) = (facts.accepted_at, facts.closed_at) else { return false };
     let begun = accepted.max(life.handled_at);
     // While handlers take their time, or the system does, nobody may read.
-    let slack = if plan.faults.are_instant() { UNREAD_MAX } else { plan.faults.delay * 8 };
+    let slack = if plan.faults.are_instant() { UNREAD_MAX } else { plan.faults.stall_max * 8 };
     let unread = facts.unread_since.map(|since| closed.since(since));
     let unheard = unread.is_some_and(|unread| unread > slack.max(UNREAD_MAX));
     allowed.is_some_and(|allowed| closed.since(begun) >= allowed) && !unheard
@@ -131,7 +131,7 @@ fn is_fair_silence(plan: &Plan, facts: &Facts) -> bool {
     let last = facts.closed_at.map_or(Duration::ZERO, |at| at.since(facts.heard_at));
     // The turn in which it was heard may have begun earlier, by eight calls of handlers.
     let instant = plan.faults.are_instant();
-    let turn = if instant { Duration::from_millis(1) } else { plan.faults.delay * 16 };
+    let turn = if instant { Duration::from_millis(1) } else { plan.faults.stall_max * 16 };
     facts.silence.max(last) + turn >= idle
 }
 

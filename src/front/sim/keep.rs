@@ -86,9 +86,7 @@ impl Told {
         let broken = match event {
             // What becomes of an attempt that is under way then.
             ReconnectEvent::Closed(_) | ReconnectEvent::Failed(_) if self.stops > 0 => None,
-            _ if self.stops > 0 => {
-                Some(format!("{event:?} after its stop"))
-            }
+            _ if self.stops > 0 => Some(format!("{event:?} after its stop")),
             ReconnectEvent::Connecting(attempt) => {
                 let early = self.waits_until.take().is_some_and(|until| now < until) && !ending;
                 let next = attempt == self.attempt + 1 && (self.ended || attempt == 1);

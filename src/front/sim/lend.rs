@@ -108,15 +108,20 @@ impl Plan {
 impl<const DRAINS: bool> World<'_, DRAINS> {
     /// The pools of the plan, which nobody has used yet.
     pub(super) fn open_pools(&mut self) {
-        self.lent = self.plan.lends.iter().map(|plan| {
-            let dialer = Dialer::new(Arc::clone(self.common), Arc::clone(&self.spawner));
-            let target = Target::from(addr_of(plan.series.start));
-            let stock = Stock::new(dialer, plan.options(), target, LengthPrefixed::u16());
-            let stock = Arc::new(stock.expect("a plan keeps to the ranges"));
-            let rests = || Borrower { state: State::Rests(self.plan.epoch), asked: 0 };
-            let borrowers = (0..plan.borrowers).map(|_| rests()).collect();
-            Lent { stock, borrowers, closed: false, lent: 0 }
-        }).collect();
+        self.lent = self
+            .plan
+            .lends
+            .iter()
+            .map(|plan| {
+                let dialer = Dialer::new(Arc::clone(self.common), Arc::clone(&self.spawner));
+                let target = Target::from(addr_of(plan.series.start));
+                let stock = Stock::new(dialer, plan.options(), target, LengthPrefixed::u16());
+                let stock = Arc::new(stock.expect("a plan keeps to the ranges"));
+                let rests = || Borrower { state: State::Rests(self.plan.epoch), asked: 0 };
+                let borrowers = (0..plan.borrowers).map(|_| rests()).collect();
+                Lent { stock, borrowers, closed: false, lent: 0 }
+            })
+            .collect();
     }
 
     /// When this one goes on; what has come for it is taken.
@@ -128,9 +133,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             State::Waits(waiter, until) => {
                 Some(if stock.is_granted(*waiter) { Time::ZERO } else { *until })
             }
-            State::Makes(making, until) => {
-                Some(if making.is_done() { Time::ZERO } else { *until })
-            }
+            State::Makes(making, until) => Some(if making.is_done() { Time::ZERO } else { *until }),
             State::Asks(line, _, until) => {
                 let until = *until;
                 let came = line.recv(Duration::ZERO);
@@ -187,14 +190,12 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
     fn follow(&mut self, pool: usize, index: usize, grant: Grant<Line<LengthPrefixed>>) -> State {
         match self.lent[pool].stock.follow(grant) {
             Given::Line(line) => self.ask(pool, index, line, true),
-            Given::Making(making) => {
-                State::Makes(making, lock(self.net).now + self.patience(pool))
-            }
+            Given::Making(making) => State::Makes(making, lock(self.net).now + self.patience(pool)),
         }
     }
 
-    /// Asks over a connection; over one that was `idle` at once, so that nobody else has moved since
-    /// it was given out: it has to be as good as new.
+    /// Asks over a connection. Nobody else has moved since one that was `idle` was given out: it has
+    /// to be as good as new.
     fn ask(
         &mut self,
         pool: usize,
@@ -265,10 +266,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         for (plan, lent) in self.plan.lends.iter().zip(&mut self.lent) {
             let (idle, total) = lent.stock.counts();
             let has = |borrower: &&Borrower| {
-                matches!(
-                    borrower.state,
-                    State::Makes(..) | State::Asks(..) | State::Heard(..)
-                )
+                matches!(borrower.state, State::Makes(..) | State::Asks(..) | State::Heard(..))
             };
             let used = lent.borrowers.iter().filter(has).count();
             if idle > plan.idle_max || total > plan.total_max || idle + used > total {

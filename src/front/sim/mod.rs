@@ -1,5 +1,7 @@
 //! `sim`: the whole server in a simulated world, where a number says everything that happens.
 //!
+//! [`Simulation`] puts a protocol of yours into such worlds; [`run`] is how the crate tests itself.
+//!
 //! The very same reactors and the very same steps of threads, on a kernel, a network and clients
 //! that are made up; one thread plays them all, in an order that the seed decides (the idea of
 //! FoundationDB and TigerBeetle). After a while of faults comes a calm in which everything has to
@@ -18,6 +20,7 @@ mod client;
 mod crowd;
 mod dialer;
 mod check;
+mod guest;
 mod judge;
 mod keep;
 mod kernel;
@@ -43,6 +46,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+pub use self::guest::{Conversation, Script, Simulation};
 use self::random::Random;
 use crate::parts::buf::Outbox;
 
@@ -102,15 +106,17 @@ pub struct Failure {
     trace: String,
 }
 
-/// Simulates the server, its clients and all that goes wrong, as `seed` will have it.
+/// Simulates the crate's own test server, its clients and all that goes wrong, as `seed` will have
+/// it. For a protocol of your own see [`Simulation`].
 ///
 /// # Errors
 /// [`Failure`] if the server broke one of its promises; it says how to see that again.
 pub fn run(seed: u64) -> Result<Summary, Failure> {
-    world::run(Random::new(seed)).map_err(|failure| Failure {
-        replay: format!("SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture"),
-        ..failure
-    })
+    let replay = match cfg!(test) {
+        true => format!("SIM_SEED={seed} cargo test --lib sim::tests::replay -- --nocapture"),
+        false => format!("switchboard::sim::run({seed})"),
+    };
+    world::run(Random::new(seed), None).map_err(|failure| Failure { replay, ..failure })
 }
 
 /// The same for a fuzzer: the first eight of `bytes` are the seed, little endian, and each two of
@@ -119,7 +125,7 @@ pub fn run(seed: u64) -> Result<Summary, Failure> {
 /// # Errors
 /// [`Failure`] if the server broke one of its promises.
 pub fn run_bytes(bytes: &[u8]) -> Result<Summary, Failure> {
-    world::run(Random::from_bytes(bytes))
+    world::run(Random::from_bytes(bytes), None)
 }
 
 /// One connection without a server, for a fuzzer: `bytes` decide what its peer, its handler, other
@@ -138,6 +144,11 @@ pub fn written(outbox: Outbox) -> Vec<u8> {
 }
 
 impl Failure {
+    /// One that has nothing to do with a world.
+    fn of(what: String) -> Failure {
+        Failure { what, replay: String::new(), plan: String::new(), trace: String::new() }
+    }
+
     /// The rule that was broken, and how.
     #[must_use]
     pub fn what(&self) -> &str {

@@ -174,7 +174,7 @@ impl Net {
             linger_bytes: plan.limits.linger_bytes,
             stopping: false,
             memory_short: false,
-            longest: plan.faults.delay,
+            longest: plan.faults.stall_max,
             window: plan.window,
             latency: plan.latency,
         }

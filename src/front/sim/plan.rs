@@ -131,8 +131,10 @@ pub(super) struct Faults {
     pub(super) suspend: Odds,
     /// The operator changes who is let in.
     pub(super) readmit: Odds,
-    /// The longest stall or pause.
+    /// The longest pause, and whatever else is late.
     pub(super) delay: Duration,
+    /// The longest stall: sometimes long enough for a reactor to be missed.
+    pub(super) stall_max: Duration,
     /// The longest that news of input is kept back.
     pub(super) hold: Duration,
 }
@@ -387,8 +389,8 @@ fn dials(random: &mut Random, storm: Duration) -> (Vec<Route>, Vec<DialPlan>) {
 
 fn faults(random: &mut Random) -> Faults {
     let rare = random.one_in(16);
-    // Long enough for a reactor to be missed.
-    let longest = if random.one_in(6) { 600_000 } else { 20_000 };
+    let delay = MICRO * u32::try_from(random.magnitude(200, 20_000)).unwrap_or(1);
+    let stall_max = delay * if random.one_in(6) { 30 } else { 1 };
     let mut odds = |most| Odds::swarm(random, most);
     Faults {
         short_read: odds(95),
@@ -411,7 +413,8 @@ fn faults(random: &mut Random) -> Faults {
         handle: odds(60),
         suspend: odds(2),
         readmit: odds(10),
-        delay: MICRO * u32::try_from(random.magnitude(200, longest)).unwrap_or(1),
+        delay,
+        stall_max,
         hold: MICRO * u32::try_from(random.size(200, 400_000)).unwrap_or(1),
     }
 }

@@ -3,8 +3,14 @@
 use std::env;
 use std::time::Duration;
 
-use super::{Summary, run, run_bytes};
+use bytes::{Bytes, BytesMut};
+
+use super::{Script, Simulation, Summary, run, run_bytes};
+use crate::core::codec::{Lines, Raw};
+use crate::core::context::Context;
+use crate::core::handler::handler_fn;
 use crate::words::clock::Clock;
+use crate::words::error::Error;
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
@@ -88,4 +94,44 @@ fn add(sum: &mut Summary, run: Summary) {
     sum.reconnects += run.reconnects;
     sum.checkouts += run.checkouts;
     sum.elapsed = sum.elapsed.saturating_add(run.elapsed).min(Duration::MAX);
+}
+
+/// Says "one" and "two" on two lines, and wants them back.
+fn two_lines() -> Script {
+    Script::new().say("one\ntwo\n").hear("one\ntwo\n")
+}
+
+#[test]
+fn an_own_protocol_keeps_its_word_in_every_world() {
+    let echo =
+        |_peer| handler_fn(|cx, line: BytesMut| cx.send(Bytes::from([&line[..], b"\n"].concat())));
+    Simulation::new(Lines::new(), echo).clients(4, |_| two_lines()).check(200);
+}
+
+#[test]
+fn what_is_wrong_with_an_own_protocol_is_found_and_says_how_to_see_it_again() {
+    // It works as long as both lines come together.
+    let merging = |_peer| {
+        handler_fn(|cx, bytes: BytesMut| {
+            cx.send(if &bytes[..] == b"one\ntwo\n" { bytes.freeze() } else { Bytes::new() })
+        })
+    };
+    let simulation = Simulation::new(Raw::new(), merging).clients(2, |_| two_lines());
+    let failure =
+        (0..1000).find_map(|seed| simulation.run(seed).err().map(|failure| (seed, failure)));
+    let (seed, failure) = failure.expect("it is found");
+    let again = simulation.run(seed).expect_err("the seed says everything");
+    assert_eq!(failure.to_string(), again.to_string());
+    let command = failure.to_string();
+    let command = command.lines().last().expect("the last line is the command");
+    let name = "front::sim::tests::what_is_wrong_with_an_own_protocol";
+    assert!(command.contains(&format!("SIM_SEED={seed} cargo test")), "{command}");
+    assert!(command.contains(name), "{command}");
+
+    let panics = |_peer| {
+        handler_fn(|_: &mut Context<'_>, _: BytesMut| -> Result<(), Error> { panic!("planned") })
+    };
+    let simulation = Simulation::new(Raw::new(), panics).clients(1, |_| two_lines());
+    let failure = (0..100).find_map(|seed| simulation.run(seed).err()).expect("it is found");
+    assert!(failure.what().starts_with("handlers have panicked"), "{failure}");
 }

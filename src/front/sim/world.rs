@@ -9,6 +9,7 @@ use super::attention::Watchman;
 use super::client::Client;
 use super::crowd::{Crowd, Ear};
 use super::dialer::{Calls, Dialed};
+use super::guest::{Guest, Simulation};
 use super::keep::Kept;
 use super::kernel::{SimKernel, SimListener, SimWake};
 use super::lend::Lent;
@@ -32,9 +33,9 @@ use crate::words::id::ConnId;
 use crate::words::sync::lock;
 
 pub(super) type Kernel<const DRAINS: bool> = SimKernel<DRAINS>;
-/// A server without threads, its figures, what makes its sessions, and the way to its pool.
+/// A server without threads, its figures, and the way to its pool.
 type Built<const DRAINS: bool> =
-    (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<dyn Factory>, Arc<Spawner<Kernel<DRAINS>>>);
+    (Stage<Reactor<Kernel<DRAINS>>>, Arc<Stats>, Arc<Spawner<Kernel<DRAINS>>>);
 
 /// The server, its surroundings, and who does what next.
 pub(super) struct World<'s, const DRAINS: bool> {
@@ -48,6 +49,8 @@ pub(super) struct World<'s, const DRAINS: bool> {
     pub(super) clients: Vec<Client>,
     /// What pools connect to.
     pub(super) peers: Vec<Peer>,
+    /// Those that talk to a protocol of the user's.
+    pub(super) guests: Vec<Guest>,
     pub(super) kept: Vec<Kept<DRAINS>>,
     pub(super) lent: Vec<Lent<DRAINS>>,
     pub(super) dials: Vec<Dialed>,
@@ -94,6 +97,7 @@ enum Actor {
     /// A thread of the user's, which wants a connection.
     Dialer(usize),
     Peer(usize),
+    Guest(usize),
     /// ... which wants to have one again and again.
     Keeper(usize),
     /// One that uses a pool: that, and its number there.
@@ -115,13 +119,15 @@ pub(super) enum Phase {
 }
 
 /// One run, from the first choice to the verdict.
-pub(super) fn run(mut random: Random) -> Result<Summary, Failure> {
+/// `own`: a protocol of the user's, which is all that there is then.
+pub(super) fn run(mut random: Random, own: Option<&Simulation>) -> Result<Summary, Failure> {
     let plan = Plan::draw(&mut random);
+    let plan = own.map_or_else(|| plan.clone(), |own| own.adapt(plan.clone()));
     let net = Arc::new(Mutex::new(Net::new(&plan, random.fork())));
     let drains = plan.short_read_drains;
     let play = || match drains {
-        true => play::<true>(&plan, &net, random),
-        false => play::<false>(&plan, &net, random),
+        true => play::<true>(&plan, &net, random, own),
+        false => play::<false>(&plan, &net, random, own),
     };
     // A panic of our own code is a failure like every other.
     let played = catch_unwind(AssertUnwindSafe(play));
@@ -146,6 +152,7 @@ fn play<const DRAINS: bool>(
     plan: &Plan,
     net: &Arc<Mutex<Net>>,
     mut random: Random,
+    own: Option<&Simulation>,
 ) -> Result<Summary, String> {
     let app = Arc::new(App::new(Arc::clone(net), plan, random.fork()));
     let mut listening = plan.listening.clone();
@@ -155,7 +162,8 @@ fn play<const DRAINS: bool>(
     let ear = Ear::default();
     let tell = random.one_in(2).then(|| ear.tell());
     let common = Arc::new(common.predictable().with_bell(tell));
-    let (stage, stats, factory, spawner) = build::<DRAINS>(plan, net, &app, &common);
+    let factory = own.map_or_else(|| app.factory(), Simulation::factory);
+    let (stage, stats, spawner) = build::<DRAINS>(plan, net, &factory, &common);
     let lent = |id: &usize| plan.lends.iter().find(|lend| lend.series.contains(id));
     let routes = 0..plan.routes.len();
     let mut clients: Vec<_> = routes
@@ -168,6 +176,7 @@ fn play<const DRAINS: bool>(
         Some(Peer::draw(random.fork(), id, babbles))
     });
     let peers = peers.collect();
+    let guests = own.map_or_else(Vec::new, |own| own.guests(plan, &mut random));
     clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
     let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
@@ -181,6 +190,7 @@ fn play<const DRAINS: bool>(
         threads: Vec::new(),
         clients,
         peers,
+        guests,
         kept: plan.keeps.iter().map(|_| Kept::default()).collect(),
         lent: Vec::new(),
         dials: plan.dials.iter().map(|_| Dialed::default()).collect(),
@@ -203,6 +213,7 @@ fn play<const DRAINS: bool>(
     world.open_pools();
     world.play()?;
     world.check_clients()?;
+    world.check_guests()?;
     world.check_dials()?;
     let reconnects = world.check_kept_over()?;
     let checkouts = world.check_pools_over()?;
@@ -224,7 +235,7 @@ fn play<const DRAINS: bool>(
 fn build<const DRAINS: bool>(
     plan: &Plan,
     net: &Arc<Mutex<Net>>,
-    app: &Arc<App>,
+    factory: &Arc<dyn Factory>,
     common: &Arc<Common<Kernel<DRAINS>>>,
 ) -> Built<DRAINS> {
     let desk = |poll| {
@@ -238,7 +249,6 @@ fn build<const DRAINS: bool>(
     let stats = scheduler.stats();
     let spawner = Arc::new(Spawner::new(Arc::clone(common), scheduler.side_door()));
     desks.iter().for_each(|desk| desk.set_spawner(spawner_of(&spawner)));
-    let factory = app.factory();
     let reactors = ports.into_iter().zip(desks).enumerate().map(|(index, (port, desk))| {
         let doors = (0..plan.listening.len()).map(|number| {
             let here = match plan.placement {
@@ -247,14 +257,14 @@ fn build<const DRAINS: bool>(
             };
             let socket = here.then(|| SimListener::new(net, number));
             let number = u16::try_from(number).expect("a plan has few listeners");
-            Door::new(number, socket, Arc::clone(&factory))
+            Door::new(number, socket, Arc::clone(factory))
         });
         let kernel = SimKernel::new(Arc::clone(net), index);
         let made = Reactor::new(kernel, Arc::clone(common), desk, port, doors.collect());
         made.expect("a simulated listener can be watched")
     });
     let reactors = reactors.collect();
-    (Stage::new(scheduler, reactors), stats, factory, spawner)
+    (Stage::new(scheduler, reactors), stats, spawner)
 }
 
 impl<const DRAINS: bool> World<'_, DRAINS> {
@@ -327,6 +337,11 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             let wire = net.arrives_at(peer.id());
             wire.into_iter().for_each(|at| see(Actor::Wire(peer.id()), at));
         }
+        for (index, guest) in self.guests.iter().enumerate() {
+            guest.acts_at(&net).into_iter().for_each(|at| see(Actor::Guest(index), at));
+            let wire = guest.socket.and_then(|id| net.arrives_at(id).map(|at| (id, at)));
+            wire.into_iter().for_each(|(id, at)| see(Actor::Wire(id), at));
+        }
         for (actor, at) in borrowers {
             see(actor, at);
         }
@@ -377,6 +392,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             Actor::Late => self.post_late(),
             Actor::Dialer(index) => self.dial(index),
             Actor::Peer(index) => self.peers[index].step(&mut lock(self.net)),
+            Actor::Guest(index) => self.guests[index].step(&mut lock(self.net)),
             Actor::Keeper(index) => self.keep(index),
             Actor::Borrower(pool, index) => self.borrow(pool, index),
             Actor::Operator => self.operate(),
@@ -421,8 +437,7 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         if net.strikes(|faults| faults.double_sample) {
             self.sample_at = Some(now);
         } else if self.sample_at.is_some() && net.strikes(|faults| faults.late_sample) {
-            let most = Duration::from_millis(20);
-            self.sample_at = Some(net.delay().min(now + most));
+            self.sample_at = Some(net.delay());
         }
     }
 
@@ -537,7 +552,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
 
     fn all_have_left(&self) -> bool {
         let clients = self.clients.iter().all(|client| client.end.is_some());
-        clients && self.peers.iter().all(Peer::is_over)
+        let guests = self.guests.iter().all(Guest::has_left);
+        clients && guests && self.peers.iter().all(Peer::is_over)
     }
 
     fn note_new_threads(&mut self) {
