@@ -21,7 +21,8 @@
 //!
 //! # Features
 //!
-//! - `sim`: the simulation of the whole server, as module `sim`. Without dependencies.
+//! - `sim`: simulated worlds for whole servers, with protocols of yours in them, as module `sim`.
+//!   Without dependencies.
 //! - `testing`: a bench for handlers and a kit for codecs, as module `testing`. Without
 //!   dependencies.
 //! - `tokio-util`: codecs written for `tokio_util` (`codec::TokioUtil`). Depends on `tokio-util`.
