@@ -79,9 +79,11 @@ pub(crate) fn planted(bug: &str) -> bool {
     ASKED.get_or_init(|| std::env::var("SIM_MUTANT").unwrap_or_default()) == bug
 }
 END
-binary=$(cd $copy && CARGO_TARGET_DIR=target CARGO_PROFILE_TEST_OPT_LEVEL=1 \
-    cargo test --quiet --lib --no-run --message-format=json-render-diagnostics |
+binary=$(cd $copy &&
+    CARGO_TARGET_DIR=target CARGO_INCREMENTAL=0 CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo test --quiet --lib \
+        --no-run --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
+[ -n "$binary" ] || exit 1
 
 missed=""
 for bug in none $bugs; do

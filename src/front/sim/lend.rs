@@ -14,6 +14,7 @@ use super::route::Route;
 use super::series::{self, Series};
 use super::world::{Kernel, Phase, World};
 use crate::core::codec::LengthPrefixed;
+use crate::core::handle::TrySendError;
 use crate::edge::connector::{ConnectOptions, Dialer, Target};
 use crate::edge::idle_pool::{
     Asked, CheckoutError, Given, Grant, Line, Making, PoolOptions, RecvError, Stock,
@@ -215,7 +216,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         // What came before the question is put right.
         line.settle();
         if let Err(error) = line.send(question.clone()) {
-            if idle {
+            // When memory is short, nobody takes messages.
+            if idle && matches!(error, TrySendError::Gone(_)) {
                 lock(self.net).fail(format!("a pool gave out a dead connection: {error}"));
             }
             self.lent[pool].stock.give_back(line);

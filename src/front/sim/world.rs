@@ -164,20 +164,8 @@ fn play<const DRAINS: bool>(
     let common = Arc::new(common.predictable().with_bell(tell));
     let factory = own.map_or_else(|| app.factory(), Simulation::factory);
     let (stage, stats, spawner) = build::<DRAINS>(plan, net, &factory, &common);
-    let lent = |id: &usize| plan.lends.iter().find(|lend| lend.series.contains(id));
-    let routes = 0..plan.routes.len();
-    let mut clients: Vec<_> = routes
-        .clone()
-        .filter(|id| lent(id).is_none())
-        .map(|id| Client::behind(plan, random.fork(), id))
-        .collect();
-    let peers = routes.filter_map(|id| {
-        let babbles = lent(&id)?.babbles;
-        Some(Peer::draw(random.fork(), id, babbles))
-    });
-    let peers = peers.collect();
+    let (clients, peers) = cast(plan, &mut random);
     let guests = own.map_or_else(Vec::new, |own| own.guests(plan, &mut random));
-    clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
     let storm = u64::try_from(plan.storm.as_nanos()).unwrap_or(u64::MAX);
     let end_at = plan.epoch + Duration::from_nanos(random.range(0, storm));
     let mut world = World {
@@ -229,6 +217,24 @@ fn play<const DRAINS: bool>(
         Summary { steps, broadcasts, lost, reconnects, checkouts, ..Summary::default() },
     )
     .map(|summary| Summary { elapsed: lock(net).now.since(plan.epoch), ..summary })
+}
+
+/// The clients of a world, and the peers of its pools.
+fn cast(plan: &Plan, random: &mut Random) -> (Vec<Client>, Vec<Peer>) {
+    let lent = |id: &usize| plan.lends.iter().find(|lend| lend.series.contains(id));
+    let routes = 0..plan.routes.len();
+    let mut clients: Vec<_> = routes
+        .clone()
+        .filter(|id| lent(id).is_none())
+        .map(|id| Client::behind(plan, random.fork(), id))
+        .collect();
+    let peers = routes.filter_map(|id| {
+        let babbles = lent(&id)?.babbles;
+        Some(Peer::draw(random.fork(), id, babbles))
+    });
+    let peers = peers.collect();
+    clients.extend((0..plan.clients).map(|_| Client::draw(plan, random.fork())));
+    (clients, peers)
 }
 
 /// Builds the server as `Builder::start` does, but for its threads.
