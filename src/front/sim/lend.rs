@@ -195,8 +195,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         }
     }
 
-    /// Asks over a connection. Nobody else has moved since an `idle` one was given out: it has to be
-    /// as good as new.
+    /// Asks over a connection. Nobody else has moved since an `idle` one was given out: it has to
+    /// be as good as new.
     fn ask(
         &mut self,
         pool: usize,
