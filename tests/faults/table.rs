@@ -36,7 +36,7 @@ fn the_table_misses_no_number_and_names_nothing_that_is_not_there() {
         .filter(|line| line.starts_with("| "))
         .map(|line| line.split('|').map(str::trim).collect())
         .collect();
-    let mut seen = vec![false; NUMBER_MAX + 1];
+    let mut seen = [false; NUMBER_MAX + 1];
     for row in &rows {
         let numbers: Vec<usize> = row[1].split(" to ").filter_map(|n| n.parse().ok()).collect();
         if let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) {

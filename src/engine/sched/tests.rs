@@ -116,12 +116,15 @@ fn burning(name: u32, time: Duration) -> Task {
     Task { name, begun: None, end: Some(end) }
 }
 
+/// How long a task is to take, and what ends it.
+type End = (Duration, Sender<()>);
+
 /// Ends tasks one after the other, each with a pause.
-fn thread_of_ends() -> Sender<(Duration, Sender<()>)> {
-    static ENDS: Mutex<Option<Sender<(Duration, Sender<()>)>>> = Mutex::new(None);
+fn thread_of_ends() -> Sender<End> {
+    static ENDS: Mutex<Option<Sender<End>>> = Mutex::new(None);
     let mut ends = lock(&ENDS);
     ends.get_or_insert_with(|| {
-        let (sender, receiver) = channel::<(Duration, Sender<()>)>();
+        let (sender, receiver) = channel::<End>();
         thread::spawn(move || {
             let (pause, never) = (Mutex::new(()), Condvar::new());
             for (time, end) in receiver {
