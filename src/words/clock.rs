@@ -32,6 +32,11 @@ impl Time {
         wait.map_or(Time::NEVER, |wait| self + wait)
     }
 
+    /// So much earlier, or the beginning of time.
+    pub(crate) fn before(self, wait: Duration) -> Self {
+        Time(self.0.saturating_sub(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// The time from `earlier` to `self`; zero if `earlier` is in fact later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

@@ -122,6 +122,8 @@ struct Flags {
     drain_reads: bool,
     /// The kernel took no more output: cleared by a writable event.
     write_blocked: bool,
+    /// Half of a write stall is over, and the system was asked for room then.
+    half_stalled: bool,
     /// It stands in the reactor's ready list.
     queued: bool,
     /// `on_open` has not returned, or has failed.

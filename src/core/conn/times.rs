@@ -41,7 +41,19 @@ impl Connection {
         }
         let timer = if self.serves_timers() { self.next_timer() } else { Time::NEVER };
         let owed = self.owed(rules).map_or(Time::NEVER, |(by, _)| by);
-        self.output_by().min(timer).min(owed).min(self.held_until())
+        let output = self.output_by().min(self.half_stall(rules));
+        output.min(timer).min(owed).min(self.held_until())
+    }
+
+    /// When half of a write stall is over. The system tells of room only once there is plenty; that
+    /// there was some is seen when it is asked, and not since when. So it is asked then too: a peer
+    /// has the time that it is granted, and at most half of that again.
+    fn half_stall(&self, rules: Rules<'_>) -> Time {
+        if self.outbox.is_none() || self.flags.half_stalled || !self.awaits_output() {
+            return Time::NEVER;
+        }
+        let stall = self.timeouts(rules).write_stall;
+        stall.map_or(Time::NEVER, |stall| self.output_by().before(stall / 2))
     }
 
     /// Its deadline is entered in the wheel. While its session is out that is not yet what the peer
@@ -55,14 +67,15 @@ impl Connection {
         if self.flags.dead {
             return false;
         }
-        self.is_stalled(now) || self.owed(rules).is_some_and(|(by, _)| by <= now)
+        let output = self.is_stalled(now) || self.half_stall(rules) <= now;
+        output || self.owed(rules).is_some_and(|(by, _)| by <= now)
     }
 
     /// Before the peer counts as late, the system is asked once more. It tells of room only once
     /// there is plenty, while a peer that takes a little now and then has made some; and input may
     /// have come while the process was stopped.
-    pub(crate) fn look_again(&mut self, now: Time) {
-        if self.is_stalled(now) {
+    pub(crate) fn look_again(&mut self) {
+        if self.outbox.is_some() && self.awaits_output() {
             self.flags.write_blocked = false;
         }
         let forgets = cfg!(switchboard_sim_mutant = "input_unlooked");
@@ -86,6 +99,7 @@ impl Connection {
             }
             return Lapse::News;
         }
+        self.flags.half_stalled |= self.half_stall(rules) <= now;
         // Input that is there and not read yet may be what is owed.
         let unread = self.flags.readable
             && self.recv == RecvHalf::Open
@@ -306,16 +320,12 @@ impl Connection {
         self.rare().output_by.unwrap_or(Time::NEVER)
     }
 
-    /// Sets when it is over, or that neither is on. The old time.
-    pub(super) fn expect_output(&mut self, by: Option<Time>) -> Option<Time> {
+    /// Sets when it is over, or that neither is on.
+    pub(super) fn expect_output(&mut self, by: Option<Time>) {
+        self.flags.half_stalled = false;
         match by {
-            Some(by) => self.rare.get_or_insert_default().output_by.replace(by),
-            None => {
-                let rare = self.rare.as_mut()?;
-                let old = rare.output_by.take();
-                self.forget_rare(|_| {});
-                old
-            }
+            Some(by) => self.rare.get_or_insert_default().output_by = Some(by),
+            None => self.forget_rare(|rare| rare.output_by = None),
         }
     }
 

@@ -137,10 +137,10 @@ const _: () = assert!(
         + 4 // timer
         + 6 // lane
         + 2 // halves
-        + 22 // flags
+        + 23 // flags
         + 2 // off-loaded jobs
         + 3 // door and watch; the permit takes nothing
-        + 10 // padding
+        + 9 // padding
 );
 
 /// What the kernel watches a socket for.
@@ -405,7 +405,7 @@ impl<K: Kernel> Reactor<K> {
         *entry.conn.timer_mut() = None;
         let late = entry.conn.seems_late(self.io.now, self.io.rules(entry.door));
         if late {
-            entry.conn.look_again(self.io.now);
+            entry.conn.look_again();
         }
         if entry.conn.wake_held(self.io.now) || late {
             let job = self.io.advance(id, entry, May::Serve);

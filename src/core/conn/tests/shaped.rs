@@ -92,7 +92,7 @@ fn a_look_that_has_to_wait_puts_nothing_off() {
     assert_eq!(rig.conn.ask_to_read(WORTH, rig.now), Leave::Go(WORTH));
     rig.conn.note_read(WORTH);
     assert!(rig.conn.seems_late(rig.now, rules(&rig.limits)));
-    rig.conn.look_again(rig.now);
+    rig.conn.look_again();
     assert_eq!(rig.conn.ask_to_read(WORTH, rig.now), Leave::Wait);
     assert_eq!(rig.conn.handle_timeout(rig.now, rules(&rig.limits)), Lapse::Nothing);
     after(&mut rig, SECOND);
@@ -149,7 +149,7 @@ fn a_stalled_peer_is_found_though_each_look_has_to_wait() {
     rig.conn.handle_write_blocked(rig.now, rules(&rig.limits));
     after(&mut rig, 2 * SECOND);
     assert!(rig.conn.seems_late(rig.now, rules(&rig.limits)));
-    rig.conn.look_again(rig.now);
+    rig.conn.look_again();
     // Somebody else of the group was faster.
     assert_eq!(rig.conn.ask_to_send(WORTH, rig.now), Leave::Go(WORTH));
     rig.conn.note_written(WORTH);

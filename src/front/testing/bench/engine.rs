@@ -178,7 +178,7 @@ impl Engine {
     fn expire(&mut self) {
         let Engine { conn: Some(conn), limits, prior, now, .. } = self else { return };
         if conn.seems_late(*now, rules(limits, prior)) {
-            conn.look_again(*now);
+            conn.look_again();
             self.settle();
         }
         let Engine { conn: Some(conn), limits, prior, now, .. } = self else { return };
