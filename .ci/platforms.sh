@@ -123,4 +123,4 @@ for platform in "$@"; do
         $1 == "FAILED" || $1 == "unfinished" { print platform ":", $0; bad++ }
         END { print platform ":", ok + 0, "passed,", bad + 0, "did not" }' "$stored"
 done
-SWITCHBOARD_UPDATE_DOCS=1 cargo test --quiet --test platforms > /dev/null
+SWITCHBOARD_UPDATE_DOCS=1 cargo test --quiet --test platforms the_page > /dev/null

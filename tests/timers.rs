@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{
-    Call, Gate, builder, by_default, connect, echo, frame, frames, left_out, name, now, read_frame,
-    reset, resets_are_told, serve, wait_for,
+    Call, Gate, RESETS_UNTOLD, builder, by_default, connect, echo, frame, frames, name, now,
+    read_frame, reset, resets_are_told, serve, wait_for,
 };
 use switchboard::config::Idle;
 use switchboard::{Context, Outcome, Raw};
@@ -313,7 +313,7 @@ fn that_the_peer_has_finished_is_told_after_the_pause() {
 #[test]
 fn a_reset_is_seen_while_nobody_reads() {
     if !resets_are_told() {
-        return left_out("a reset looks like an end of input there, which waits for a reader");
+        return println!("{RESETS_UNTOLD}");
     }
     let (server, journal) = serve(builder(), frames(), pausing);
     // Once with nothing unread, once with input that is never looked at.

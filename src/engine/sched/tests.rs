@@ -94,41 +94,35 @@ fn a_rescuer_has_the_queued_work_too() {
 fn a_heavy_reactor_is_stolen_from() {
     const TASKS: u32 = 400;
     let bench = Bench::start(config(1, 2, Mode::TakeOver));
-    let (mut sent, mut burned) = (0, Duration::from_micros(50));
-    // Most of the time goes by in tasks, and there are always some queued: that is what heavy means.
-    // What else there is to do takes its time too, on a slow machine more than short tasks do: so
-    // they get longer. A thread that was overtaken and comes back late steals without being called:
-    // so wait for both.
+    let mut sent = 0;
+    // Each task burns a while, and there are always some queued: that is what heavy means. A thread
+    // that was overtaken and comes back late steals without being called: so wait for both.
     while bench.stats().steals == 0 || bench.stats().helper_calls == 0 {
         assert!(sent < 1_000 * TASKS, "{:?}", bench.stats());
-        (0..TASKS).for_each(|name| bench.post(0, Mail::Run(burning(sent + name, burned))));
+        (0..TASKS).for_each(|name| bench.post(0, Mail::Run(burning(sent + name))));
         sent += TASKS;
-        burned = (2 * burned).min(Duration::from_millis(5));
         (0..TASKS).for_each(|_| drop(bench.finished()));
     }
     assert_eq!(bench.stop(PATIENCE).stuck, 0);
 }
 
-/// A task that takes so long, and some 50 µs more.
-fn burning(name: u32, time: Duration) -> Task {
+/// A task of some 100 µs: its end is pulled by nobody, but the wait costs that long.
+fn burning(name: u32) -> Task {
     let (keep, end) = channel();
-    thread_of_ends().send((time, keep)).expect("that thread never ends");
+    thread_of_ends().send(keep).expect("that thread never ends");
     Task { name, begun: None, end: Some(end) }
 }
 
-/// How long a task is to take, and what ends it.
-type End = (Duration, Sender<()>);
-
 /// Ends tasks one after the other, each with a pause.
-fn thread_of_ends() -> Sender<End> {
-    static ENDS: Mutex<Option<Sender<End>>> = Mutex::new(None);
+fn thread_of_ends() -> Sender<Sender<()>> {
+    static ENDS: Mutex<Option<Sender<Sender<()>>>> = Mutex::new(None);
     let mut ends = lock(&ENDS);
     ends.get_or_insert_with(|| {
-        let (sender, receiver) = channel::<End>();
+        let (sender, receiver) = channel::<Sender<()>>();
         thread::spawn(move || {
             let (pause, never) = (Mutex::new(()), Condvar::new());
-            for (time, end) in receiver {
-                drop(wait_timeout(&never, lock(&pause), time));
+            for end in receiver {
+                drop(wait_timeout(&never, lock(&pause), Duration::from_micros(50)));
                 drop(end);
             }
         });
