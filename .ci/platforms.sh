@@ -80,7 +80,7 @@ areas() {
 
 # Of the unit tests a count for each room, and the names of those that did not pass.
 counted() {
-    awk '{ split($2, path, "::"); all[path[3]]++; passed[path[3]] += $1 == "ok" }
+    awk '{ split($2, path, "::"); all[path[2]]++; passed[path[2]] += $1 == "ok" }
         $1 != "ok" { print }
         END { for (room in all) print "passed", "unit::" room, passed[room], all[room] }'
 }
