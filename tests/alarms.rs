@@ -52,7 +52,8 @@ fn an_alarm_is_told_once_however_often_a_limit_is_met() {
     told.sort_by_key(|alarm| alarm.kind == AlarmKind::Client);
     let [connections, client] = told;
     assert_eq!((connections.kind, connections.raised), (AlarmKind::Connections, true));
-    assert!((5..=6).contains(&connections.count) && connections.max == 10, "{connections:?}");
+    // The seventh has a place for as long as it takes to see who it is.
+    assert!((5..=7).contains(&connections.count) && connections.max == 10, "{connections:?}");
     assert_eq!((client.kind, client.raised, client.times), (AlarmKind::Client, true, 1));
     assert_eq!(client.client, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
     drop(server);
@@ -79,6 +80,8 @@ fn an_alarm_that_is_over_is_told_and_a_callback_may_panic() {
         drop(inside);
         let over = alarms.recv_timeout(PATIENCE).expect("its end");
         assert!(!over.raised && over.kind == AlarmKind::Connections, "{over:?}");
+        // Clients that have yet to leave would raise another one together with the next.
+        empty(&server);
     }
     wait_for("they are counted", &server, |now| sum(now, |reactor| reactor.panics) == 6);
 }

@@ -30,8 +30,9 @@ What was run on each platform, and what came of it. `.ci/platforms.sh` runs the 
 outcome in `docs/platforms`; `tests/platforms.rs` makes this page of that.
 ";
 const SUMMARY: &str = "
-A number is that of the tests that passed; \"of\" says how many there are, where those are more:
-the lists below say what is missing, and why. A dash is an area that a platform leaves out.
+The commit is that of the latest run; parts of the suite may have been run at an earlier one. A
+number is that of the tests that passed; \"of\" says how many there are, where those are more: the
+lists below say what is missing, and why. A dash is an area that was not run, or is left out.
 ";
 
 /// What is written in `docs/platforms/suite.txt`.
