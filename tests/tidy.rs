@@ -59,6 +59,7 @@ const NEIGHBOURS: &[(&str, &str, &str, &str)] = &[
     ("core", "group", "codec", "what is told is encoded once"),
     ("core", "group", "context", "members join and leave through it"),
     ("core", "group", "handle", "members join and leave through it"),
+    ("core", "group", "gate", "the members of its models have one"),
     ("core", "group", "post", "a broadcast is one letter for each reactor"),
     ("core", "session", "hand", "it gets one"),
     ("core", "session", "post", "what other threads sent waits for it"),
