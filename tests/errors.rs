@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use bytes::{Bytes, BytesMut};
 use common::{PATIENCE, builder};
-use switchboard::client::ConnectCause;
+use switchboard::client::{CheckoutError, ConnectCause, ConnectError, ConnectOptions, PoolOptions};
 use switchboard::codec::{Delimited, Fixed, FrameError, Lines};
 use switchboard::control::SpawnError;
 use switchboard::error::{SendError, TrySendError};
@@ -75,6 +75,8 @@ fn the_error_of_the_system_lies_beneath_ours() {
     let error = listen.start().expect_err("the port is taken");
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::AddrInUse), "{error}");
+    let error = builder().reactors(0).start().expect_err("there has to be one");
+    assert!(error.source().is_none(), "{error}");
 }
 
 #[test]
@@ -89,6 +91,11 @@ fn who_cannot_connect_is_told_of_the_last_attempt() {
     let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     assert_eq!(source.map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused));
 
+    let options = PoolOptions::new().connect(ConnectOptions::new().timeout(PATIENCE));
+    let pool = client.control().pool(options, addr, Raw::new()).expect("the options are in range");
+    let error = pool.checkout(PATIENCE).map(drop).expect_err("nobody");
+    assert!(matches!(error, CheckoutError::Connect(_)), "{error}");
+    assert!(error.source().is_some_and(|source| source.is::<ConnectError>()));
     client.stop();
 }
 

@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::net::SocketAddr;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use switchboard::client::{
 };
 use switchboard::config::Scheduling;
 use switchboard::control::{Control, SpawnError};
+use switchboard::group::Group;
 use switchboard::{Context, Handle, Handler, Outcome, Raw, Server, handler_fn};
 
 /// Says what it received, and when it is over.
@@ -423,6 +425,36 @@ fn without_workers_a_reactor_runs_free_jobs() {
     let error = refusal(server.connect("localhost:1", Raw::new(), nobody));
     assert!(matches!(error.cause(), ConnectCause::Failed | ConnectCause::Resolve(_)), "{error}");
     server.stop();
+}
+
+#[test]
+fn what_was_asked_of_a_reactor_that_hangs_in_a_handler_is_answered_at_the_end() {
+    let gate = Gate::default();
+    let group = Group::new(Raw::new());
+    let (its, members) = (gate.clone(), group.clone());
+    let hangs = move |_| {
+        let gate = its.clone();
+        let hang = handler_fn(move |_: &mut Context, _| -> Outcome {
+            gate.pass();
+            Ok(())
+        });
+        hang.joining(&members)
+    };
+    let server = Server::builder().reactors(1).workers(0).listen("127.0.0.1:0", Raw::new(), hangs);
+    let server = server.start().expect("it starts");
+    let addr = server.local_addr();
+    let mut client = TcpStream::connect(addr).expect("it accepts");
+    wait_until("it has joined", || group.len() == 1);
+    client.write_all(b"x").expect("it is open");
+    gate.wait_for(1);
+    let connecting = server.control().connect(addr, Raw::new(), nobody);
+    group.broadcast("nobody passes it on").expect("there is room");
+    assert!(group.stats().backlog_bytes > 0);
+    assert_eq!(server.stop().stuck, 1);
+    let error = refusal(connecting);
+    assert!(matches!(error.cause(), ConnectCause::Stopping), "{error}");
+    assert_eq!(group.stats().backlog_bytes, 0, "no reactor has members any more");
+    gate.open();
 }
 
 /// Options whose every event arrives as a word.
