@@ -45,7 +45,7 @@ use crate::words::sync::lock;
 /// impl Handler for Adder {
 ///     fn on_frame(&mut self, cx: &mut Context, line: BytesMut) -> Outcome {
 ///         if &line[..] == b"sum" {
-///             cx.send(format!("{}\n", self.0))?;
+///             cx.send(self.0.to_string())?;
 ///         } else {
 ///             self.0 += std::str::from_utf8(&line)?.trim().parse::<u64>()?;
 ///         }
@@ -55,7 +55,7 @@ use crate::words::sync::lock;
 ///
 /// // In a test of yours: 100 worlds. If one fails, a command is printed that shows it again.
 /// Simulation::new(Lines::new(), |_peer| Adder::default())
-///     .clients(3, |_number| Script::new().say("20\n22\nsum\n").hear("42\n"))
+///     .clients(3, |_number| Script::new().send("20\n22\nsum\n").expect("42\n"))
 ///     .check(100);
 /// ```
 pub struct Simulation {
@@ -92,7 +92,7 @@ pub trait Conversation: Send {
 /// ```
 /// use switchboard::sim::{Conversation, Script};
 ///
-/// let mut script = Script::new().say("ping\n").hear("pong\n");
+/// let mut script = Script::new().send("ping\n").expect("pong\n");
 /// let mut said = Vec::new();
 /// script.speak(&mut said);
 /// assert_eq!(said, b"ping\n");
@@ -123,14 +123,14 @@ impl Script {
 
     /// These bytes are said next, once all that stands before was heard.
     #[must_use]
-    pub fn say(mut self, bytes: impl AsRef<[u8]>) -> Self {
+    pub fn send(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.turns.push(Turn::Say(bytes.as_ref().to_vec()));
         self
     }
 
     /// Exactly these bytes are heard next.
     #[must_use]
-    pub fn hear(mut self, bytes: impl AsRef<[u8]>) -> Self {
+    pub fn expect(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.turns.push(Turn::Hear(bytes.as_ref().to_vec()));
         self
     }

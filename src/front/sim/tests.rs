@@ -98,13 +98,12 @@ fn add(sum: &mut Summary, run: Summary) {
 
 /// Says "one" and "two" on two lines, and wants them back.
 fn two_lines() -> Script {
-    Script::new().say("one\ntwo\n").hear("one\ntwo\n")
+    Script::new().send("one\ntwo\n").expect("one\ntwo\n")
 }
 
 #[test]
 fn an_own_protocol_keeps_its_word_in_every_world() {
-    let echo =
-        |_peer| handler_fn(|cx, line: BytesMut| cx.send(Bytes::from([&line[..], b"\n"].concat())));
+    let echo = |_peer| handler_fn(|cx, line: BytesMut| cx.send(line));
     Simulation::new(Lines::new(), echo).clients(4, |_| two_lines()).check(200);
 }
 
