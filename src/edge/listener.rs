@@ -104,7 +104,7 @@ fn open(
         backlog: limits.backlog,
         reuse_port: placement == Placement::ReusePort,
         only_v6: true,
-        accepted: StreamOptions::asking_after(limits.host_check),
+        accepted: StreamOptions::patient(limits.host_check, limits.timeouts.write_stall),
     };
     let first = Listener::listen(addr, &options)?;
     // The port may have been left to the system.

@@ -59,10 +59,13 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// The defaults, save that the system asks a peer after so much silence, or not at all.
-    pub(crate) fn asking_after(silence: Option<Duration>) -> Self {
+    /// The defaults, save that the system asks a peer after so much silence, or not at all, and
+    /// does not itself give up one that takes nothing for less time than `write_stall` grants.
+    pub(crate) fn patient(silence: Option<Duration>, write_stall: Option<Duration>) -> Self {
         let keepalive = silence.map(|idle| Keepalive { idle, ..Keepalive::default() });
-        StreamOptions { keepalive, ..StreamOptions::default() }
+        let options = StreamOptions::default();
+        let longer = |stall: Duration| options.user_timeout.map(|least| least.max(stall * 3 / 2));
+        StreamOptions { keepalive, user_timeout: write_stall.and_then(longer), ..options }
     }
 
     /// Sets the options on `socket`, or on a listener that hands them down.
@@ -236,6 +239,14 @@ mod tests {
         let counts = (accept_all(&first), accept_all(&second));
         assert!(counts.0 > 0 && counts.1 > 0, "{counts:?}");
         assert_eq!(counts.0 + counts.1, clients.len());
+    }
+
+    #[test]
+    fn the_system_is_no_less_patient_than_the_settings() {
+        let patience = |stall| StreamOptions::patient(None, stall).user_timeout;
+        let seconds = |count| Some(Duration::from_secs(count));
+        assert_eq!((patience(seconds(10)), patience(seconds(100))), (seconds(30), seconds(150)));
+        assert_eq!(patience(None), None);
     }
 
     #[test]

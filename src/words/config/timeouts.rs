@@ -57,8 +57,9 @@ pub struct Timeouts {
     pub idle_counts_sent: bool,
     /// How long output may wait without a single byte of progress. The connection is reset
     /// ([`Cause::WriteStalled`](crate::close::Cause)): not before, and by up to a half later, since
-    /// systems do not tell of a little room, but are asked for it twice in that time. Default:
-    /// 10 s. Range: 1 ms to 7 days.
+    /// systems do not tell of a little room, but are asked for it twice in that time. Linux itself
+    /// gives up a peer that acknowledges nothing for 30 s, or for one and a half times what is set
+    /// here for the server if that is longer. Default: 10 s. Range: 1 ms to 7 days.
     pub write_stall: Option<Duration>,
     /// How long a closed connection waits for the peer to finish too, so that the last output is
     /// not destroyed by a reset. Default: 2 s. Range: 1 ms to 7 days.
