@@ -1,5 +1,5 @@
-//! Many connections that say one thing each, after which one in a hundred goes on and the others say
-//! nothing: what they cost in memory, and whether the server sleeps when all are silent.
+//! Many connections that say one thing each, after which one in a hundred goes on and the others
+//! say nothing: what they cost in memory, and whether the server sleeps when all are silent.
 
 use std::io;
 
