@@ -30,8 +30,7 @@ case $target in
   i686-unknown-linux-gnu)
     lib=/usr/i686-linux-gnu/lib
     export "${prefix}_LINKER=i686-linux-gnu-gcc"
-    # Rather than a runner: a test that starts itself anew has to be what runs.
-    export "${prefix}_RUSTFLAGS=-Clink-arg=-Wl,--dynamic-linker=$lib/ld-linux.so.2,-rpath,$lib"
+    export "${prefix}_RUNNER=$lib/ld-linux.so.2 --library-path $lib"
     ;;
   x86_64-unknown-linux-musl)
     # std wants libunwind.a; gcc's libgcc_eh.a does, but for one symbol of glibc.
