@@ -289,8 +289,12 @@ fn each_member_hears_each_publisher_in_order_and_misses_nothing() {
 fn listen_late(policy: SlowPolicy<Bytes>, count: u32) -> (Vec<u32>, u64, Group) {
     const LEN: usize = 16 << 10;
     let group = Group::builder(frames()).policy(policy).queue_max_bytes(256 << 10).build();
-    // However long it takes to tell them all.
-    let patient = builder().limits(|limits| limits.timeouts.write_stall = None);
+    // However long it takes to tell them all; and the system is to take little, whose way to get
+    // much through a narrow window takes minutes where a machine is slow.
+    let patient = builder().limits(|limits| {
+        limits.timeouts.write_stall = None;
+        limits.send_buffer_bytes = Some(64 << 10);
+    });
     let (server, events, _) = serve(patient, &group);
     // A narrow one, so that the system takes no more of it later on.
     let mut client = connect_narrow(server.local_addr());

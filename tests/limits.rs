@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::{
-    Call, PLANTED, builder, by_default, connect, echo, expect_reset, frame, hush, reset, serve,
-    sum, try_connect, wait_for,
+    Call, PLANTED, builder, by_default, connect, connect_narrow, echo, expect_reset, frame, hush,
+    reset, serve, sum, try_connect, wait_for,
 };
 use switchboard::config::{Idle, Listening, Placement, Rate, Scheduling, Shaper, WhenFull};
+use switchboard::control::Snapshot;
 use switchboard::{
     Builder, Context, Error, Handler, LengthPrefixed, Limits, Outcome, Raw, Server, handler_fn,
 };
@@ -191,6 +192,10 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
         ("backlog", "1 to 65535", |l| l.backlog = 65_536),
         ("host_check", "1s to 32400s", |l| l.host_check = Some(Duration::from_millis(999))),
         ("host_check", "1s to 32400s", |l| l.host_check = Some(Duration::from_secs(32_401))),
+        ("recv_buffer_bytes", "2048 to 1073741824", |l| l.recv_buffer_bytes = Some(2_047)),
+        ("send_buffer_bytes", "2048 to 1073741824", |l| {
+            l.send_buffer_bytes = Some((1 << 30) + 1);
+        }),
         ("accepts_per_turn", "1 to 65536", |l| l.accepts_per_turn = 0),
         ("events_per_turn", "1 to 65536", |l| l.events_per_turn = 65_537),
         ("read_chunk_bytes", "512 to 16777216", |l| l.read_chunk_bytes = 511),
@@ -363,4 +368,28 @@ fn the_ports_of_a_server_that_has_stopped_refuse() {
     echo(&mut connect(addr), b"here");
     server.stop();
     assert!(try_connect(addr).is_err());
+}
+
+#[test]
+fn the_system_holds_no_more_output_than_it_may() {
+    const REPLY: usize = 256 << 10;
+    let held = |bytes: Option<usize>| {
+        let builder = builder().limits(|limits| limits.send_buffer_bytes = bytes);
+        let (server, _journal) = serve(builder, Raw::new(), |cx, call| match call {
+            Call::Frame(_) => Ok(cx.send(vec![7; REPLY])?),
+            _ => by_default(cx, call),
+        });
+        let mut client = connect_narrow(server.local_addr());
+        client.write_all(b"?").expect("written");
+        let told = |now: &Snapshot| sum(now, |reactor| reactor.frames) == 1u64;
+        let held = sum(&wait_for("it was told", &server, told), |reactor| reactor.held_bytes);
+        let mut reply = vec![0; REPLY];
+        client.read_exact(&mut reply).expect("all of it comes");
+        assert!(reply.iter().all(|&byte| byte == 7));
+        held
+    };
+    // The peer's buffer and ours take some, and twice of each where the system is Linux.
+    let (bounded, free) = (held(Some(16 << 10)), held(None));
+    assert!(bounded >= REPLY - (100 << 10), "{bounded} of {REPLY} bytes wait in our queue");
+    assert!(free <= bounded, "{free} bytes wait if it may hold what it likes");
 }

@@ -104,7 +104,7 @@ fn open(
         backlog: limits.backlog,
         reuse_port: placement == Placement::ReusePort,
         only_v6: true,
-        accepted: StreamOptions::patient(limits.host_check, limits.timeouts.write_stall),
+        accepted: StreamOptions::of_server(limits),
     };
     let first = Listener::listen(addr, &options)?;
     // The port may have been left to the system.

@@ -8,6 +8,7 @@ use ::mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::backend;
+use crate::words::config::Limits;
 
 /// How a listening socket is made.
 #[derive(Clone, Debug)]
@@ -59,13 +60,21 @@ impl Default for StreamOptions {
 }
 
 impl StreamOptions {
-    /// The defaults, save that the system asks a peer after so much silence, or not at all, and
-    /// does not itself give up one that takes nothing for less time than `write_stall` grants.
-    pub(crate) fn patient(silence: Option<Duration>, write_stall: Option<Duration>) -> Self {
-        let keepalive = silence.map(|idle| Keepalive { idle, ..Keepalive::default() });
+    /// The defaults, save what a server has set: after how much silence the system asks a peer, how
+    /// much it holds of its bytes, and that it does not itself give up one that takes nothing for
+    /// less time than a write stall may last.
+    pub(crate) fn of_server(limits: &Limits) -> Self {
+        let write_stall = limits.timeouts.write_stall;
+        let keepalive = limits.host_check.map(|idle| Keepalive { idle, ..Keepalive::default() });
         let options = StreamOptions::default();
         let longer = |stall: Duration| options.user_timeout.map(|least| least.max(stall * 3 / 2));
-        StreamOptions { keepalive, user_timeout: write_stall.and_then(longer), ..options }
+        StreamOptions {
+            keepalive,
+            user_timeout: write_stall.and_then(longer),
+            recv_buffer_bytes: limits.recv_buffer_bytes,
+            send_buffer_bytes: limits.send_buffer_bytes,
+            ..options
+        }
     }
 
     /// Sets the options on `socket`, or on a listener that hands them down.
@@ -243,7 +252,11 @@ mod tests {
 
     #[test]
     fn the_system_is_no_less_patient_than_the_settings() {
-        let patience = |stall| StreamOptions::patient(None, stall).user_timeout;
+        let patience = |stall| {
+            let mut limits = Limits::for_descriptors(None);
+            limits.timeouts.write_stall = stall;
+            StreamOptions::of_server(&limits).user_timeout
+        };
         let seconds = |count| Some(Duration::from_secs(count));
         assert_eq!((patience(seconds(10)), patience(seconds(100))), (seconds(30), seconds(150)));
         assert_eq!(patience(None), None);

@@ -101,6 +101,14 @@ pub struct Limits {
     /// silent connections it is 17,000 questions a second by default. `None`: it does not ask.
     /// Default: 60 s. Range: 1 s to 9 h, in whole seconds.
     pub host_check: Option<Duration>,
+    /// How much the system may hold of what has arrived on an accepted connection and is not read
+    /// yet (SO_RCVBUF; Linux takes twice as much, for its own use). `None`: as the system likes,
+    /// which on Linux may grow to megabytes for each. Default: `None`. Range: 2 KiB to 1 GiB.
+    pub recv_buffer_bytes: Option<usize>,
+    /// How much the system may hold of what was written to an accepted connection and its peer has
+    /// not taken yet (SO_SNDBUF; Linux takes twice as much). `None`: as the system likes, which on
+    /// Linux may grow to megabytes for each. Default: `None`. Range: 2 KiB to 1 GiB.
+    pub send_buffer_bytes: Option<usize>,
     /// Connections accepted per listener and turn before others get their turn; as many of those
     /// that the program opens itself get on in a turn. Default: 64. Range: 1 to 65,536.
     pub accepts_per_turn: usize,
@@ -178,6 +186,9 @@ const BYTES_MAX: usize = if usize::BITS > 40 { 1 << 40 } else { usize::MAX };
 /// The most that all connections may be given: 2⁵⁰ where `usize` holds it.
 const MEMORY_MAX: usize = if usize::BITS > 50 { 1 << 50 } else { usize::MAX };
 const MEMORY_MIN: usize = 64 << 10;
+/// What no system refuses.
+const SYSTEM_BUFFER_MIN: usize = 2 << 10;
+const SYSTEM_BUFFER_MAX: usize = 1 << 30;
 
 impl Limits {
     /// Half of what the machine has, if it tells.
@@ -209,6 +220,8 @@ impl Limits {
             evict: Evict::default(),
             backlog: 4_096,
             host_check: Some(Duration::from_secs(60)),
+            recv_buffer_bytes: None,
+            send_buffer_bytes: None,
             accepts_per_turn: 64,
             broadcasts_per_turn: 256,
             events_per_turn: 1_024,
@@ -251,6 +264,13 @@ impl Limits {
         if let Some(silence) = self.host_check {
             let hours = Duration::from_secs(9 * 60 * 60);
             check_time("host_check", silence, Duration::from_secs(1)..=hours)?;
+        }
+        for (field, bytes) in [
+            ("recv_buffer_bytes", self.recv_buffer_bytes),
+            ("send_buffer_bytes", self.send_buffer_bytes),
+        ] {
+            let bytes = bytes.unwrap_or(SYSTEM_BUFFER_MIN);
+            check(field, bytes, SYSTEM_BUFFER_MIN..=SYSTEM_BUFFER_MAX)?;
         }
         check("accepts_per_turn", self.accepts_per_turn, 1..=65_536)?;
         check("broadcasts_per_turn", self.broadcasts_per_turn, 1..=65_536)?;
