@@ -2,6 +2,8 @@
 //! every call, and gates for handlers to wait at.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod dialing;
+
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
