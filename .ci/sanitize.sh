@@ -24,7 +24,7 @@ export SIM_SEEDS=${SIM_SEEDS:-20}
 if [ $# -eq 0 ]; then
   set -- --no-fail-fast --lib
   for suite in admission alarms backpressure bytes drain groups handles isolation lifecycle limits \
-    memory offload outbound overload pool session shaping timeouts timers; do
+    memory offload outbound overload pool reconnect session shaping timeouts timers; do
     set -- "$@" --test $suite
   done
 fi
