@@ -70,6 +70,8 @@ pub(super) struct Life {
     pub(super) failed: bool,
     /// The handler, or a handle, asked for that.
     pub(super) close_asked: bool,
+    /// ... by another thread.
+    pub(super) close_posted: bool,
     pub(super) abort_asked: bool,
     pub(super) finish_asked: bool,
     pub(super) overflowed: bool,
@@ -248,7 +250,8 @@ impl App {
         let (id, handle) = book.handles[at].clone();
         match book.random.below(24) {
             0 => {
-                book.life(id).close_asked = true;
+                let life = book.life(id);
+                (life.close_asked, life.close_posted) = (true, true);
                 drop(book);
                 handle.close();
             }

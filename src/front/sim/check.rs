@@ -73,7 +73,8 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         let limits = &self.plan.limits;
         let desks = self.common.desks();
         let posted: usize = desks.iter().map(|desk| desk.posted()).sum();
-        let bound = limits.memory_max + limits.memory_max / 16 + self.overshoot();
+        let more = (limits.memory_max / 16).saturating_add(self.overshoot());
+        let bound = limits.memory_max.saturating_add(more);
         if used > bound && limits.evict == Evict::Heaviest {
             return Err(format!(
                 "{used} bytes of memory, {posted} of messages; the bound is {bound}"

@@ -81,7 +81,10 @@ fn is_fair(plan: &Plan, net: &Net, life: &Life, facts: &Facts, reason: &CloseRea
         Cause::PeerFinished => facts.client_finished && life.eof,
         Cause::PeerReset => facts.client_reset && facts.error_told,
         Cause::Truncated => facts.client_finished && facts.eof_told,
-        Cause::Closed => !life.drain_told && (life.close_asked || life.finish_asked),
+        // Who closes after it was told of a drain has drained; another thread may be faster.
+        Cause::Closed => {
+            (life.close_asked || life.finish_asked) && (!life.drain_told || life.close_posted)
+        }
         Cause::Drained => life.drain_told,
         Cause::Aborted => life.abort_asked,
         Cause::HandlerFailed(_) => life.failed,

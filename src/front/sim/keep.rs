@@ -150,7 +150,10 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
             let keeper = Arc::clone(keeper);
             self.kept[index].stopped = true;
             let mut book = lock(&self.app.book);
-            plan.series.clone().for_each(|id| book.life(id).close_asked = true);
+            plan.series.clone().for_each(|id| {
+                let life = book.life(id);
+                (life.close_asked, life.close_posted) = (true, true);
+            });
             drop(book);
             return keeper.stop();
         }
