@@ -9,30 +9,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
+#[cfg(target_os = "linux")]
+use common::dialing::silent_port;
 use common::dialing::{client, deaf_port, ear, echo_server, nobody};
 use common::{Gate, PATIENCE, builder, hush, wait_for, wait_until};
-use socket2::{Domain, Socket, Type};
 use switchboard::client::{ConnectCause, ConnectError, ConnectOptions, Connecting};
 use switchboard::config::Scheduling;
 use switchboard::control::{Control, SpawnError};
 use switchboard::group::Group;
 use switchboard::{Context, Handle, Handler, Outcome, Raw, Server, handler_fn};
-
-/// A listener whose queue is full: the system answers no further client.
-#[cfg(target_os = "linux")]
-fn silent_port() -> (Vec<Socket>, SocketAddr) {
-    let (socket, addr) = deaf_port();
-    socket.listen(1).expect("it listens");
-    let mut sockets = vec![socket];
-    for _ in 0..4 {
-        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-        filler.set_nonblocking(true).expect("it does not block");
-        // Under way is all that it ever is.
-        let _under_way = filler.connect(&addr.into()).is_err();
-        sockets.push(filler);
-    }
-    (sockets, addr)
-}
 
 fn wait(connecting: Connecting) -> Result<Handle, ConnectError> {
     wait_until("an answer", || connecting.is_done());

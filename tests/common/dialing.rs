@@ -47,3 +47,19 @@ pub(crate) fn deaf_port() -> (Socket, SocketAddr) {
 pub(crate) fn nobody(_: SocketAddr) -> Ear {
     panic!("no handler is made for a connection that is not there")
 }
+
+/// A listener whose queue is full: the system answers no further client.
+#[cfg(target_os = "linux")]
+pub(crate) fn silent_port() -> (Vec<Socket>, SocketAddr) {
+    let (socket, addr) = deaf_port();
+    socket.listen(1).expect("it listens");
+    let mut sockets = vec![socket];
+    for _ in 0..4 {
+        let filler = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        filler.set_nonblocking(true).expect("it does not block");
+        // Under way is all that it ever is.
+        let _under_way = filler.connect(&addr.into()).is_err();
+        sockets.push(filler);
+    }
+    (sockets, addr)
+}
