@@ -111,7 +111,7 @@ impl Connection {
         if self.send != SendHalf::Closed {
             return;
         }
-        let discarded_bytes = &mut self.rare.get_or_insert_default().discarded_bytes;
+        let discarded_bytes = &mut self.trouble_mut().discarded_bytes;
         *discarded_bytes = discarded_bytes.saturating_add(count);
         if *discarded_bytes > rules.limits.linger_bytes {
             self.die(Cause::Closed);
@@ -154,13 +154,13 @@ impl Connection {
     fn because(&mut self, cause: Cause) {
         let drained = self.flags.drains && matches!(cause, Cause::Closed);
         let cause = if drained { Cause::Drained } else { cause };
-        self.rare.get_or_insert_default().cause.get_or_insert(cause);
+        self.trouble_mut().cause.get_or_insert(cause);
     }
 
     /// Why it ends, once that is certain.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn cause(&self) -> Option<&Cause> {
-        self.rare().cause.as_ref()
+        self.rare().trouble.as_ref().and_then(|trouble| trouble.cause.as_ref())
     }
 
     /// Tells the handles what can no longer be asked for.
@@ -199,7 +199,8 @@ impl Connection {
             ClosePhase::Closing
         };
         let unsent = self.queued_bytes();
-        let cause = self.rare.and_then(|rare| rare.cause).unwrap_or(Cause::Closed);
+        let cause = self.rare.and_then(|rare| rare.trouble).and_then(|trouble| trouble.cause);
+        let cause = cause.unwrap_or(Cause::Closed);
         (self.session, CloseReason::new(cause, phase, unsent))
     }
 }

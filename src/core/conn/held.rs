@@ -56,14 +56,14 @@ impl Connection {
     /// How many of `wanted` bytes may be written now; if none, they wait for their turn.
     #[inline]
     pub(crate) fn ask_to_send(&mut self, wanted: usize, now: Time) -> Leave {
-        let Some(Rare { shape: Some(shape), output_by, .. }) = self.rare.as_deref_mut() else {
+        let Some(Rare { shape: Some(shape), trouble, .. }) = self.rare.as_deref_mut() else {
             return Leave::Go(wanted);
         };
         let leave = shape.send.ask(wanted, now);
         if leave == Leave::Wait {
             self.flags.sooner = true;
             // The clock of a write stall stands still, since it is not the kernel who refuses.
-            shape.stall_by = output_by.take();
+            shape.stall_by = trouble.as_mut().and_then(|trouble| trouble.output_by.take());
             if let Some(outbox) = &mut self.outbox {
                 outbox.compact();
             }

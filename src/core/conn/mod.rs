@@ -541,7 +541,7 @@ impl Connection {
     /// Whether a write stall or the linger is on.
     #[inline]
     pub(crate) fn awaits_output(&self) -> bool {
-        self.rare().output_by.is_some()
+        self.rare().trouble.as_ref().is_some_and(|trouble| trouble.output_by.is_some())
     }
 
     #[inline]

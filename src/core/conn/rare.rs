@@ -14,12 +14,8 @@ use crate::words::sync::Arc;
 /// Parts of a record that are most often not there.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
-    /// Why it ends, once that is certain; the first cause counts.
-    pub(super) cause: Option<Cause>,
-    /// When a write stall or the linger is over, if either is on.
-    pub(super) output_by: Option<Time>,
-    /// Input thrown away while lingering.
-    pub(super) discarded_bytes: usize,
+    /// What it has while it is slow or ends.
+    pub(super) trouble: Option<Box<Trouble>>,
     /// Where in the output somebody wants to know that it is written.
     pub(super) marks: Option<Box<Marks>>,
     /// Where it was told to have other timeouts than its listener.
@@ -34,10 +30,20 @@ pub(super) struct Rare {
     pub(super) groups: Option<Box<Groups>>,
 }
 
+/// What a connection has while its peer takes nothing, while it waits for its peer to finish, and
+/// from then on until its record goes; apart from the rest, since members of groups have none.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// Why it ends, once that is certain; the first cause counts.
+    pub(super) cause: Option<Cause>,
+    /// When a write stall or the linger is over, if either is on.
+    pub(super) output_by: Option<Time>,
+    /// Input thrown away while lingering.
+    pub(super) discarded_bytes: usize,
+}
+
 const NOTHING: &Rare = &Rare {
-    cause: None,
-    output_by: None,
-    discarded_bytes: 0,
+    trouble: None,
     marks: None,
     own_timeouts: None,
     account: None,
@@ -48,20 +54,8 @@ const NOTHING: &Rare = &Rare {
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        let Rare {
-            cause,
-            output_by,
-            discarded_bytes,
-            marks,
-            own_timeouts,
-            account,
-            timers,
-            shape,
-            groups,
-        } = self;
-        cause.is_none()
-            && output_by.is_none()
-            && *discarded_bytes == 0
+        let Rare { trouble, marks, own_timeouts, account, timers, shape, groups } = self;
+        trouble.is_none()
             && marks.is_none()
             && own_timeouts.is_none()
             && account.is_none()
@@ -76,6 +70,11 @@ impl Connection {
     #[inline]
     pub(super) fn rare(&self) -> &Rare {
         self.rare.as_deref().unwrap_or(NOTHING)
+    }
+
+    /// To change what it has while it is slow or ends.
+    pub(super) fn trouble_mut(&mut self) -> &mut Trouble {
+        self.rare.get_or_insert_default().trouble.get_or_insert_default()
     }
 
     /// Changes something that may be the last that there was.

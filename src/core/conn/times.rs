@@ -317,16 +317,25 @@ impl Connection {
 
     /// When a write stall or the linger is over.
     pub(super) fn output_by(&self) -> Time {
-        self.rare().output_by.unwrap_or(Time::NEVER)
+        let trouble = self.rare().trouble.as_ref();
+        trouble.and_then(|trouble| trouble.output_by).unwrap_or(Time::NEVER)
     }
 
     /// Sets when it is over, or that neither is on.
     pub(super) fn expect_output(&mut self, by: Option<Time>) {
         self.flags.half_stalled = false;
-        match by {
-            Some(by) => self.rare.get_or_insert_default().output_by = Some(by),
-            None => self.forget_rare(|rare| rare.output_by = None),
+        if by.is_some() {
+            self.trouble_mut().output_by = by;
+            return;
         }
+        self.forget_rare(|rare| {
+            if let Some(trouble) = &mut rare.trouble {
+                trouble.output_by = None;
+                if trouble.cause.is_none() && trouble.discarded_bytes == 0 {
+                    rare.trouble = None;
+                }
+            }
+        });
     }
 
     /// When our side was closed, in which the peer's end is awaited.
