@@ -43,10 +43,11 @@ case $what in
 esac
 
 export CARGO_TARGET_DIR=$out/build RUSTFLAGS="-Cinstrument-coverage"
+# Build scripts write one, too; what they ran is of no interest.
+export LLVM_PROFILE_FILE="$out/raw/%m-%p.profraw"
 objects=$("${command[@]}" --no-run --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u)
 rm -rf "$out/raw"
-export LLVM_PROFILE_FILE="$out/raw/%m-%p.profraw"
 failed=""
 # Some may be slower than their deadlines allow: what they ran counts all the same.
 "${command[@]}" --no-fail-fast >"$out/tests.log" 2>&1 || failed=1

@@ -8,10 +8,10 @@
 #
 # Fails if a connection was lost, if one takes more than 256 bytes of the process, with everything
 # on that is on by default, or if more than 1 % of the process's memory of before is left in the
-# end. The allocator is told to give back at once what is freed, of which it would keep a part
-# (mallopt(3)). Of more than 250,000 the server expects a word once an hour only: opening them takes
-# the guest so long that the first would be closed for their silence, and the questions of the system
-# whether their hosts are still there, thousands each second, would be most of what it does.
+# end (scale-guest.sh has how that is told from what the allocator keeps). Of more than 250,000 the
+# server expects a word once an hour only: opening them takes the guest so long that the first would
+# be closed for their silence, and the questions of the system whether their hosts are still there,
+# thousands each second, would be most of what it does.
 # Exits with 77, and the reason, where this cannot be run.
 #
 # Needs 1 GiB of memory, and another 13 for each million connections; a processor that is no other's
@@ -38,15 +38,8 @@ trap 'rm -f "$output"' EXIT
 code=0
 .ci/vm-run.sh -m "$memory" -t $((120 + connections / 100)) \
   -f "${CARGO_TARGET_DIR:-target}/release/examples/echo" \
-  -f "${CARGO_TARGET_DIR:-target}/release/load" "
-    : > server
-    export MALLOC_MMAP_THRESHOLD_=32768 MALLOC_TRIM_THRESHOLD_=4096 MALLOC_TOP_PAD_=0
-    /bin/echo --addr 127.0.0.1:7000 $patience > server &
-    until grep -q listening server; do sleep 0.1; done
-    load idle --addr 127.0.0.1:7000 --pid \$! --connections 10000 > /dev/null &&
-      load idle --addr 127.0.0.1:7000 --pid \$! --connections $connections --sources 64 ||
-      { cat /proc/net/netstat /proc/net/sockstat; exit 1; }
-  " > "$output" || code=$?
+  -f "${CARGO_TARGET_DIR:-target}/release/load" \
+  -f .ci/scale-guest.sh "scale-guest.sh $connections $patience" > "$output" || code=$?
 if [ $code = 77 ]; then
   echo "skipped: there is no guest to be had here"
   exit 77
@@ -55,14 +48,16 @@ elif [ $code != 0 ]; then
   exit 1
 fi
 
-field() { sed -n "s/.*\"$1\":\([-0-9.e]*\).*/\1/p" "$output"; }
-awk -v connections="$connections" -v alive="$(field alive)" -v echoes="$(field active_echoes)" \
+field() { tail -1 "$output" | sed -n "s/.*\"$1\":\([-0-9.e]*\).*/\1/p"; }
+awk -v connections="$connections" -v rounds="$(grep -c rss_closed "$output")" \
+  -v alive="$(field alive)" -v echoes="$(field active_echoes)" \
   -v active="$(field active)" -v p50="$(field p50)" -v p99="$(field p99)" \
   -v user="$(field rss_bytes_per_connection)" -v kernel="$(field kernel_bytes_per_connection)" \
   -v start="$(field rss_start_kib)" -v connected="$(field rss_connected_kib)" \
   -v closed="$(field rss_closed_kib)" -v connect_s="$(field connect_seconds)" \
   -v close_s="$(field close_seconds)" -v seconds="$(field seconds)" 'BEGIN {
     printf "connections          %d: opened, one echo each compared, closed\n", connections
+    if (rounds > 1) printf "rounds               %d, of which what follows is the last\n", rounds
     printf "active               %d of them: %d echoes, p50 %.0f ms, p99 %.0f ms\n", \
       active, echoes, p50 / 1000, p99 / 1000
     printf "user space           %.0f bytes a connection\n", user

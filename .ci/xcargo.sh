@@ -33,16 +33,15 @@ case $target in
     export "${prefix}_RUNNER=$lib/ld-linux.so.2 --library-path $lib"
     ;;
   x86_64-unknown-linux-musl)
-    # std wants libunwind.a; gcc's libgcc_eh.a does, but for one symbol of glibc.
+    # std wants libunwind.a; gcc's libgcc_eh.a does, but for one function of glibc.
     unwind=${XDG_CACHE_HOME:-$HOME/.cache}/musl-unwind
-    if [ ! -f "$unwind/libunwind.a" ]; then
+    if [ ! "$unwind/libunwind.a" -nt "$here/musl-find-object.c" ]; then
       mkdir -p "$unwind"
       (
         cd "$unwind"
-        echo 'int _dl_find_object(void *pc, void *r) { (void)pc; (void)r; return -1; }' > shim.c
-        musl-gcc -O2 -c shim.c
+        musl-gcc -O2 -Wall -c "$here/musl-find-object.c"
         cp "$(gcc -print-file-name=libgcc_eh.a)" part.a
-        ar r part.a shim.o 2>/dev/null
+        ar r part.a musl-find-object.o 2>/dev/null
         mv part.a libunwind.a
       )
     fi

@@ -31,7 +31,8 @@ pub struct Spent {
 /// Memory of a process, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory {
-    /// Resident now (`VmRSS`).
+    /// Resident now (`Rss` of `smaps_rollup`). `VmRSS` is not exact (proc(5)): each thread adds up to
+    /// 64 pages of its own later.
     pub resident: u64,
     /// Largest ever resident (`VmHWM`).
     pub peak: u64,
@@ -113,7 +114,7 @@ impl Memory {
         let status = fs::read_to_string(path(pid, "status"))?;
         let rollup = fs::read_to_string(path(pid, "smaps_rollup"))?;
         Ok(Self {
-            resident: parse_field(&status, "VmRSS:").ok_or_else(|| odd("status"))?,
+            resident: parse_field(&rollup, "Rss:").ok_or_else(|| odd("smaps_rollup"))?,
             peak: parse_field(&status, "VmHWM:").ok_or_else(|| odd("status"))?,
             proportional: parse_field(&rollup, "Pss:").ok_or_else(|| odd("smaps_rollup"))?,
             anonymous: parse_field(&rollup, "Pss_Anon:").unwrap_or(0),
