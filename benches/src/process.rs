@@ -31,8 +31,8 @@ pub struct Spent {
 /// Memory of a process, in KiB.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory {
-    /// Resident now (`Rss` of `smaps_rollup`). `VmRSS` is not exact (proc(5)): each thread adds up to
-    /// 64 pages of its own later.
+    /// Resident now (`Rss` of `smaps_rollup`). `VmRSS` is not exact (proc(5)): of each thread up to
+    /// 64 pages are added later.
     pub resident: u64,
     /// Largest ever resident (`VmHWM`).
     pub peak: u64,
