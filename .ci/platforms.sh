@@ -47,8 +47,8 @@ emulated() {
     slow
     how="qemu-user $("qemu-$1-static" --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')"
 }
-slow() { # ten times slower: fewer random cases, more patience
-    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 "${cargo[@]}") limit=${LIMIT:-900}
+slow() { # ten times slower: fewer random cases, one test at a time, more patience
+    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 RUST_TEST_THREADS=1 "${cargo[@]}") limit=${LIMIT:-900}
     extra=", with fewer random cases"
 }
 

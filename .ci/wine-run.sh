@@ -2,6 +2,7 @@
 # Cargo's runner for x86_64-pc-windows-gnu: a headless Wine with its own prefix, into which the
 # bcryptprimitives shim is put once (without it every Rust program ends with exit code 53).
 export WINEDEBUG=-all WINEDLLOVERRIDES="winemenubuilder.exe,mscoree,mshtml="
+export SWITCHBOARD_UNDER_WINE=1 # tests/common has what that changes
 export WINEPREFIX=${WINEPREFIX:-${XDG_CACHE_HOME:-$HOME/.cache}/wine-rust}
 unset DISPLAY WAYLAND_DISPLAY
 wine=$(command -v wine64 || echo /usr/lib/wine/wine64)
