@@ -33,6 +33,7 @@ mailbox_sleep_untold
 notice_early
 output_overtakes
 overtaken_dropped
+overtaken_unnoted
 pause_unheeded
 permit_kept
 place_kept

@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use common::{
@@ -106,4 +107,49 @@ fn a_queue_that_is_nearly_full_is_told() {
         kinds.extend(alarms.try_iter().map(|alarm| alarm.kind));
         kinds.contains(&AlarmKind::Backlog)
     });
+}
+
+#[test]
+fn a_handler_that_does_not_come_back_is_told_of() {
+    let (tell, alarms) = mpsc::channel();
+    let limited = builder().limits(|limits| {
+        limits.handler_patience = Duration::from_millis(20);
+        limits.alarm_cool_down = Duration::from_millis(500);
+    });
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = Arc::new(Mutex::new(gone));
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let (wait, noted) = (Arc::clone(&gone), Arc::clone(&names));
+    let server = limited
+        .on_alarm(move |alarm| drop(tell.send(alarm.clone())))
+        .listen("127.0.0.1:0", Raw::new(), move |_peer| {
+            let (wait, noted) = (Arc::clone(&wait), Arc::clone(&noted));
+            handler_fn(move |cx, bytes| {
+                if &bytes[..] == b"block" {
+                    noted.lock().expect("no panic").push(cx.id());
+                    wait.lock().expect("no panic").recv().expect("it is let go");
+                }
+                cx.send(bytes)
+            })
+        })
+        .start()
+        .expect("it starts");
+    let mut quick = connect(server.local_addr());
+    echo(&mut quick, b"all is well");
+    let mut slow = connect(server.local_addr());
+    // From the third time on it goes through the slow lane.
+    for _ in 0..4 {
+        slow.write_all(b"block").expect("it is read");
+        let begun = alarms.recv_timeout(PATIENCE).expect("an alarm");
+        assert_eq!((begun.kind, begun.raised), (AlarmKind::Handlers, true));
+        assert_eq!(begun.count, 1);
+        assert_eq!(begun.client, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        assert_eq!(begun.connection, names.lock().expect("no panic").last().copied());
+        echo(&mut quick, b"others go on");
+        go.send(()).expect("it waits");
+        let mut answer = [0; 5];
+        slow.read_exact(&mut answer).expect("it goes on, too");
+        let over = alarms.recv_timeout(PATIENCE).expect("it is over");
+        assert_eq!((over.kind, over.raised), (AlarmKind::Handlers, false));
+    }
 }

@@ -188,6 +188,7 @@ fn a_limit_that_makes_no_sense_is_named_with_its_range() {
         ("when_too_fast", "Pause or Reject", |l| l.when_too_fast = WhenFull::EvictIdle),
         ("alarm_percent", "1 to 100", |l| l.alarm_percent = 101),
         ("alarm_cool_down", "1ms to 604800s", |l| l.alarm_cool_down = Duration::ZERO),
+        ("handler_patience", "1ms to 604800s", |l| l.handler_patience = Duration::ZERO),
         ("backlog", "1 to 65535", |l| l.backlog = 0),
         ("backlog", "1 to 65535", |l| l.backlog = 65_536),
         ("host_check", "1s to 32400s", |l| l.host_check = Some(Duration::from_millis(999))),

@@ -133,7 +133,6 @@ impl Job {
     }
 
     /// Whether it belongs to a connection.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn has_connection(&self) -> bool {
         !matches!(self.task, Task::Call(_) | Task::Free(_))
     }

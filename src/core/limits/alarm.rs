@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Admission;
 use crate::words::clock::Time;
+use crate::words::id::ConnId;
 use crate::words::sync::atomic::{AtomicBool, Ordering};
 use crate::words::sync::{Mutex, MutexGuard, lock};
 
@@ -25,8 +26,19 @@ pub struct Alarm {
     pub count: usize,
     /// How many there may be. Else 0.
     pub max: usize,
-    /// Who met the limit last, if it is that of a client: the first address of its network.
+    /// Who met the limit last, if it is that of a client: the first address of its network. The
+    /// client of that connection, if it is a handler.
     pub client: Option<IpAddr>,
+    /// The connection whose handler is away longest, if it is about handlers.
+    pub connection: Option<ConnId>,
+}
+
+impl Alarm {
+    /// One that knows nothing yet but what it is about.
+    pub(crate) fn of(kind: AlarmKind) -> Self {
+        let (raised, client, connection) = (false, None, None);
+        Alarm { kind, raised, times: 0, count: 0, max: 0, client, connection }
+    }
 }
 
 /// What an [`Alarm`] is about.
@@ -49,6 +61,10 @@ pub enum AlarmKind {
     /// `alarm_percent`. Over when that was not seen for as long as the cool-down. Linux only:
     /// other systems do not tell.
     Backlog,
+    /// Handlers have not come back for [`handler_patience`](crate::Limits::handler_patience): they
+    /// block, or compute, or no thread is free for them. Over when none was seen for as long as the
+    /// cool-down. Without workers nobody is left to tell of it.
+    Handlers,
 }
 
 /// The state of all alarms of one server.
@@ -63,12 +79,13 @@ pub(crate) struct Alarms {
     states: [Mutex<State>; KINDS.len()],
 }
 
-const KINDS: [AlarmKind; 5] = [
+const KINDS: [AlarmKind; 6] = [
     AlarmKind::Connections,
     AlarmKind::AcceptRate,
     AlarmKind::Descriptors,
     AlarmKind::Client,
     AlarmKind::Backlog,
+    AlarmKind::Handlers,
 ];
 
 /// What is known of one kind.
@@ -96,9 +113,7 @@ impl Alarms {
     /// No alarm is on.
     pub(crate) fn new(percent: u8, cool_down: Duration) -> Self {
         let state = |kind| {
-            let (raised, client) = (false, None);
-            let alarm = Alarm { kind, raised, times: 0, count: 0, max: 0, client };
-            let at = Time::ZERO;
+            let (alarm, at) = (Alarm::of(kind), Time::ZERO);
             Mutex::new(State { told: false, quiet_until: at, on_until: at, alarm })
         };
         let is_high = AtomicBool::new(false);
@@ -115,17 +130,11 @@ impl Alarms {
         self.is_high.load(Ordering::SeqCst) || self.is_near(count, max)
     }
 
-    /// The limit of `kind` was met: there are `count` of `max`, of this client.
-    pub(crate) fn meet(
-        &self,
-        kind: AlarmKind,
-        (count, max): (usize, usize),
-        client: Option<IpAddr>,
-        now: Time,
-    ) -> Told {
-        let mut state = self.state(kind);
-        state.alarm = Alarm { count, max, client, ..state.alarm };
-        state.alarm.times = state.alarm.times.saturating_add(1);
+    /// A limit was met, of which `met` has everything but how often.
+    pub(crate) fn meet(&self, met: Alarm, now: Time) -> Told {
+        let mut state = self.state(met.kind);
+        let times = state.alarm.times.saturating_add(1);
+        state.alarm = Alarm { times, ..met };
         state.on_until = now + self.cool_down;
         self.tell(&mut state, now)
     }
@@ -153,7 +162,8 @@ impl Alarms {
             AlarmKind::AcceptRate
             | AlarmKind::Descriptors
             | AlarmKind::Client
-            | AlarmKind::Backlog => self.tell(&mut self.state(kind), now),
+            | AlarmKind::Backlog
+            | AlarmKind::Handlers => self.tell(&mut self.state(kind), now),
         }
     }
 
@@ -258,7 +268,8 @@ mod tests {
     fn what_is_met_again_and_again_is_told_when_it_begins_and_when_it_has_ended() {
         let (alarms, admission) = (Alarms::new(90, COOL_DOWN), admission(4));
         let client = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let meet = |seconds| alarms.meet(AlarmKind::Client, (5, 5), client, at(seconds));
+        let met = Alarm { count: 5, max: 5, client, ..Alarm::of(AlarmKind::Client) };
+        let meet = |seconds| alarms.meet(met.clone(), at(seconds));
         let Told::Now(alarm) = meet(5) else { panic!("the first is told") };
         assert_eq!((alarm.client, alarm.count, alarm.max, alarm.times), (client, 5, 5, 1));
         for seconds in 6..200 {
@@ -270,7 +281,7 @@ mod tests {
         assert_eq!(meet(260), Told::Later(at(319)));
         assert_eq!(told(&review(319)), Some((true, 1)));
         // Kinds do not know of each other.
-        let rate = alarms.meet(AlarmKind::AcceptRate, (0, 0), None, at(319));
+        let rate = alarms.meet(Alarm::of(AlarmKind::AcceptRate), at(319));
         assert_eq!(told(&rate), Some((true, 1)));
     }
 

@@ -7,7 +7,7 @@ use super::admit::Way;
 use super::{Course, Door, Entry, Phase, Reactor};
 use crate::core::conn::Connection;
 use crate::core::job::{Job, Task};
-use crate::core::limits::{AlarmKind, Permit, Via};
+use crate::core::limits::{Alarm, AlarmKind, Permit, Via};
 use crate::core::session::Errand;
 use crate::engine::desk::Letter;
 use crate::sys::{AcceptFault, Kernel, classify_accept};
@@ -149,7 +149,7 @@ impl<K: Kernel> Reactor<K> {
                     door.ready = false;
                 }
                 self.io.common.starve(self.port.index());
-                self.meet(AlarmKind::Descriptors, (0, 0), None);
+                self.meet(Alarm::of(AlarmKind::Descriptors));
                 Accepted::Shut
             }
             AcceptFault::Fatal => {

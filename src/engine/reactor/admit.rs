@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::accept::{Accepted, Newcomer};
 use super::{May, Reactor};
-use crate::core::limits::{AlarmKind, Full, Permit, Tokens, Via};
+use crate::core::limits::{Alarm, AlarmKind, Full, Permit, Tokens, Via};
 use crate::sys::Kernel;
 use crate::words::config::WhenFull;
 use crate::words::id::ConnId;
@@ -50,7 +50,7 @@ impl<K: Kernel> Reactor<K> {
                 Ok(taken) => tokens = Some(taken),
                 Err(at) => {
                     let policy = admission.when_too_fast(listener);
-                    self.meet(AlarmKind::AcceptRate, (0, 0), None);
+                    self.meet(Alarm::of(AlarmKind::AcceptRate));
                     if policy == WhenFull::Reject {
                         return Some((Way::Away(Met::Rate), None));
                     }
@@ -146,7 +146,8 @@ impl<K: Kernel> Reactor<K> {
         }
         let (client, max) = (admission.client(peer.ip()), admission.client_max());
         self.io.common.give_back(permit, Via::door(listener), peer.ip());
-        self.meet(AlarmKind::Client, (max, max), Some(client));
+        let client = Some(client);
+        self.meet(Alarm { count: max, max, client, ..Alarm::of(AlarmKind::Client) });
         self.reject(listener, stream, Met::Client)
     }
 

@@ -19,6 +19,9 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn take_back(&mut self, done: Done) {
         let Done { mut job, kind, panicked, took } = done;
         let id = job.hand.id;
+        if kind.has_connection() {
+            self.away.end(id);
+        }
         self.io.counters.panics += u64::from(panicked);
         match kind {
             Kind::Closed => self.farewells_out -= 1,

@@ -120,6 +120,7 @@ impl<K: Kernel> Reactor<K> {
     pub(super) fn end_turn(&mut self) {
         self.weigh();
         self.look_at_queues();
+        self.look_at_handlers();
         self.table.shrink();
         self.audit_at_times();
         if self.table.is_empty() {

@@ -11,6 +11,7 @@
 mod accept;
 mod admit;
 mod apply;
+mod away;
 mod door;
 mod drain;
 mod dial;
@@ -27,6 +28,7 @@ use std::io;
 use std::time::Duration;
 
 pub(crate) use self::accept::Newcomer;
+use self::away::Away;
 pub(crate) use self::door::Door;
 use self::ring::Ring;
 
@@ -66,6 +68,7 @@ pub(crate) struct Reactor<K: Kernel> {
     /// From which slot on a connection that makes room is looked for.
     evict_from: usize,
     ring: Ring,
+    away: Away,
     /// Accepted by other reactors for this one.
     newcomers: VecDeque<Newcomer<K>>,
     /// Last calls of sessions that have not come back.
@@ -185,6 +188,7 @@ impl<K: Kernel> Reactor<K> {
             accept: accept::Cursor::default(),
             evict_from: 0,
             ring: Ring::default(),
+            away: Away::default(),
             newcomers: VecDeque::new(),
             farewells_out: 0,
             course: Course::Serve,
@@ -224,6 +228,13 @@ impl<K: Kernel> Reactor<K> {
         let nobody = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
         let dials = std::iter::repeat_n((outbound, nobody), self.dials.permit_count());
         inside.chain(newcomers).chain(dials)
+    }
+
+    /// How many jobs of connections it knows to be on their way, and how many there are.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn jobs_out(&self) -> (usize, usize) {
+        let out = self.table.iter().filter(|(_, entry)| entry.conn.is_out()).count();
+        (self.away.count(), out + self.farewells_out)
     }
 
     /// The connections that are at rest and hear of their timers.
@@ -282,6 +293,7 @@ impl<K: Kernel> Reactor<K> {
         let farewell = self.farewells.as_ref().and_then(Farewells::next_at);
         let others = retry.into_iter().chain(farewell).chain(self.dials.next_deadline());
         let others = others.chain(self.ring.review_at()).chain(self.pressure_at());
+        let others = others.chain(self.away.look_at());
         let deadline = self.io.wheel.next_deadline().into_iter().chain(others).min();
         deadline.map(|deadline| deadline.since(self.io.kernel.now()))
     }
@@ -362,6 +374,7 @@ impl<K: Kernel> Reactor<K> {
             self.batch -= 1;
             let Some(id) = self.io.ready.pop_front() else { break };
             if let Some(job) = self.serve(id).and_then(|job| self.dispatch(job)) {
+                self.away.leave(job.hand.id, self.io.now);
                 self.port.push(job);
                 self.ahead = true;
                 queued += 1;
@@ -378,7 +391,12 @@ impl<K: Kernel> Reactor<K> {
         if !job.timed && !self.port.hands_off() {
             return Some(job);
         }
-        self.port.offload(job).err()
+        let id = job.has_connection().then_some(job.hand.id);
+        let kept = self.port.offload(job).err();
+        if let (Some(id), None) = (id, &kept) {
+            self.away.leave(id, self.io.now);
+        }
+        kept
     }
 
     /// Finds those whose deadline may have come.
@@ -508,6 +526,7 @@ impl<K: Kernel> Leased for Reactor<K> {
     type Desk = Desk<K>;
 
     fn step(&mut self) -> Step<Box<Job>> {
+        self.away.go_on();
         loop {
             let job = match self.phase {
                 Phase::Sleep => {
@@ -542,6 +561,9 @@ impl<K: Kernel> Leased for Reactor<K> {
                 }
             };
             if let Some(job) = job {
+                if job.has_connection() {
+                    self.away.begin(job.hand.id, self.io.now);
+                }
                 return Step::Run(job);
             }
         }

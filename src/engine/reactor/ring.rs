@@ -1,6 +1,5 @@
 //! Alarms as one reactor sees them: noticed where limits are met, told in calls of their own.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Reactor;
@@ -50,11 +49,25 @@ impl Ring {
 
 impl<K: Kernel> Reactor<K> {
     /// A limit was met.
-    pub(super) fn meet(&mut self, kind: AlarmKind, counts: (usize, usize), who: Option<IpAddr>) {
+    pub(super) fn meet(&mut self, met: Alarm) {
         let Common { bell: Some(bell), admission, .. } = &*self.io.common else { return };
-        let told = bell.alarms.meet(kind, counts, who, self.io.now);
+        let kind = met.kind;
+        let told = bell.alarms.meet(met, self.io.now);
         self.ring.note(told, kind, (bell, admission), self.io.now);
         self.tell_alarms();
+    }
+
+    /// At the end of a turn: the handlers that are with other threads.
+    pub(super) fn look_at_handlers(&mut self) {
+        let Common { bell: Some(_), limits, .. } = &*self.io.common else { return };
+        let Some(late) = self.away.look(self.io.now, limits.handler_patience) else { return };
+        let there = self.table.contains(late.first).then(|| self.table.get(late.first)).flatten();
+        self.meet(Alarm {
+            count: late.count,
+            client: there.map(|entry| entry.conn.peer_ip()),
+            connection: Some(late.first),
+            ..Alarm::of(AlarmKind::Handlers)
+        });
     }
 
     /// At the end of a turn: whether there are as many connections as to worry, or no longer.
@@ -93,7 +106,8 @@ impl<K: Kernel> Reactor<K> {
             let count = usize::try_from(waiting).unwrap_or(usize::MAX);
             let max = usize::try_from(max).unwrap_or(usize::MAX);
             if bell.alarms.is_near(count, max) {
-                let told = bell.alarms.meet(AlarmKind::Backlog, (count, max), None, now);
+                let met = Alarm { count, max, ..Alarm::of(AlarmKind::Backlog) };
+                let told = bell.alarms.meet(met, now);
                 self.ring.note(told, AlarmKind::Backlog, (bell, admission), now);
             }
         }

@@ -33,6 +33,10 @@ impl<const DRAINS: bool> World<'_, DRAINS> {
         self.driver.look(|reactor| there.extend(reactor.permits()));
         let (mut audit, mut used, mut short) = (Ok(()), 0, false);
         self.driver.look(|reactor| {
+            let (known, out) = reactor.jobs_out();
+            if known != out {
+                audit = Err(format!("{out} jobs are out, and the reactor knows of {known}"));
+            }
             audit = std::mem::replace(&mut audit, Ok(())).and(reactor.audit());
             used += reactor.memory_used();
             short |= reactor.counters().grades[4] > 0;

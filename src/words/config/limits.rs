@@ -63,6 +63,11 @@ pub struct Limits {
     /// How long after one [alarm](crate::Builder::on_alarm) of a kind there is none of that kind.
     /// Default: 60 s. Range: 1 ms to 7 days.
     pub alarm_cool_down: Duration,
+    /// How long a handler may keep a connection before an [alarm](crate::Builder::on_alarm) tells of
+    /// it, half as long again later at the latest: from when there was something for it to do,
+    /// whether it runs since then or waits for a thread. Nothing else is done about it. Default:
+    /// 500 ms. Range: 1 ms to 7 days.
+    pub handler_patience: Duration,
     /// What all connections of the server may use of memory, in bytes: their records, their timers,
     /// read buffers, frames that are not complete, output and messages that wait. What handlers
     /// keep for themselves and what the system holds for sockets is not counted. How much there is
@@ -216,6 +221,7 @@ impl Limits {
             when_too_fast: WhenFull::Pause,
             alarm_percent: 90,
             alarm_cool_down: Duration::from_secs(60),
+            handler_patience: Duration::from_millis(500),
             memory_max: BYTES_MAX,
             evict: Evict::default(),
             backlog: 4_096,
@@ -259,6 +265,7 @@ impl Limits {
         check("alarm_percent", self.alarm_percent, 1..=100)?;
         let week = Duration::from_secs(7 * 24 * 60 * 60);
         check_time("alarm_cool_down", self.alarm_cool_down, MS..=week)?;
+        check_time("handler_patience", self.handler_patience, MS..=week)?;
         check("memory_max", self.memory_max, MEMORY_MIN..=MEMORY_MAX)?;
         check("backlog", self.backlog, 1..=65_535)?;
         if let Some(silence) = self.host_check {
