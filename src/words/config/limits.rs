@@ -63,8 +63,8 @@ pub struct Limits {
     /// How long after one [alarm](crate::Builder::on_alarm) of a kind there is none of that kind.
     /// Default: 60 s. Range: 1 ms to 7 days.
     pub alarm_cool_down: Duration,
-    /// How long a handler may keep a connection before an [alarm](crate::Builder::on_alarm) tells of
-    /// it, half as long again later at the latest: from when there was something for it to do,
+    /// How long a handler may keep a connection before an [alarm](crate::Builder::on_alarm) tells
+    /// of it, half as long again later at the latest: from when there was something for it to do,
     /// whether it runs since then or waits for a thread. Nothing else is done about it. Default:
     /// 500 ms. Range: 1 ms to 7 days.
     pub handler_patience: Duration,
