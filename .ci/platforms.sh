@@ -16,7 +16,7 @@ suite=docs/platforms/suite.txt
 choose() {
     rust=$(rustc --version | cut -d' ' -f2) host=$(rustc -vV | sed -n 's/^host: //p')
     cargo=(env cargo) limit=${LIMIT:-300} extra=
-    unset CARGO_PROFILE_DEV_DEBUG
+    unset CARGO_PROFILE_DEV_DEBUG CARGO_PROFILE_DEV_OPT_LEVEL
     target=$host how="natively, Linux $(uname -r | cut -d- -f1)"
     case $1 in
         epoll) return ;;
@@ -45,10 +45,12 @@ cross() {
 }
 emulated() {
     slow
+    export CARGO_PROFILE_DEV_OPT_LEVEL=1 # pays from the first simulated world on
+    export SWITCHBOARD_UNDER_QEMU=1 # it does not tell all that the kernel would
     how="qemu-user $("qemu-$1-static" --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')"
 }
 slow() { # ten times slower: fewer random cases, one test at a time, more patience
-    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 RUST_TEST_THREADS=1 "${cargo[@]}") limit=${LIMIT:-900}
+    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 RUST_TEST_THREADS="${RUST_TEST_THREADS:-1}" "${cargo[@]}") limit=${LIMIT:-900}
     extra=", with fewer random cases"
 }
 

@@ -152,6 +152,11 @@ pub(super) fn tcp_queue(listener: &Socket) -> io::Result<(u32, u32)> {
         )
     };
     check(result)?;
+    // qemu-user (7.2) tells four bytes.
+    if length as usize != size_of_val(&info) {
+        let message = "TCP_INFO is too short to tell of a queue";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    }
     Ok((info[6], info[7]))
 }
 
