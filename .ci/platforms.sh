@@ -50,8 +50,8 @@ emulated() {
     how="qemu-user $("qemu-$1-static" --version | sed -n '1s/.*version \([0-9.]*\).*/\1/p')"
 }
 slow() { # ten times slower: fewer random cases, one test at a time, more patience
-    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 RUST_TEST_THREADS="${RUST_TEST_THREADS:-1}" "${cargo[@]}") limit=${LIMIT:-900}
-    extra=", with fewer random cases"
+    cargo=(env SIM_SEEDS=20 PROPTEST_CASES=8 RUST_TEST_THREADS=1 "${cargo[@]}")
+    limit=${LIMIT:-900} extra=", with fewer random cases"
 }
 
 # Every test that the file has and what became of it: ok, FAILED, left-out with what the test says

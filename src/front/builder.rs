@@ -232,10 +232,11 @@ impl Builder {
         self
     }
 
-    /// Calls `tell` when a limit is near or reached, and when it no longer is; see
-    /// [`AlarmKind`](crate::control::AlarmKind) for what there is. At most one call for each kind
-    /// and [`alarm_cool_down`](Limits::alarm_cool_down), by which time the server tells what holds
-    /// then, if that is news. Without anybody to tell nothing happens but that it is counted.
+    /// Calls `tell` when a limit is near or reached or a handler does not come back, and when that
+    /// is over; see [`AlarmKind`](crate::control::AlarmKind) for what there is. At most one call for
+    /// each kind and [`alarm_cool_down`](Limits::alarm_cool_down), by which time the server tells
+    /// what holds then, if that is news. Without anybody to tell nothing happens but that it is
+    /// counted.
     ///
     /// It runs in the pool of workers, where it delays no connection, several calls at once maybe;
     /// without workers, on the thread of a reactor. A panic in it is counted and goes no further.

@@ -9,7 +9,8 @@ use crate::words::id::ConnId;
 use crate::words::sync::atomic::{AtomicBool, Ordering};
 use crate::words::sync::{Mutex, MutexGuard, lock};
 
-/// Something that an operator may want to know of: a limit is near or reached, or it no longer is.
+/// Something that an operator may want to know of: a limit is near or reached, or handlers do not
+/// come back; or that is over.
 ///
 /// Told to the callback of [`Builder::on_alarm`](crate::Builder::on_alarm).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,8 @@ pub struct Alarm {
     /// How often the limit was met since the last alarm of this kind.
     pub times: u64,
     /// How many there are, where the limit is a number of something: connections, clients that
-    /// wait, connections of the client. Else 0.
+    /// wait, connections of the client. Of handlers: how many of the reactor that noticed it are
+    /// late. Else 0.
     pub count: usize,
     /// How many there may be. Else 0.
     pub max: usize,
