@@ -232,8 +232,8 @@ impl Builder {
         self
     }
 
-    /// Calls `tell` when a limit is near or reached or a handler does not come back, and when that
-    /// is over; see [`AlarmKind`](crate::control::AlarmKind) for what there is. At most one call for
+    /// Calls `tell` when a limit is near or reached, or handlers do not come back, and when that is
+    /// over; see [`AlarmKind`](crate::control::AlarmKind) for what there is. At most one call for
     /// each kind and [`alarm_cool_down`](Limits::alarm_cool_down), by which time the server tells
     /// what holds then, if that is news. Without anybody to tell nothing happens but that it is
     /// counted.
